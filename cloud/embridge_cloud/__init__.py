@@ -1,0 +1,1 @@
+"""The cloud: ingest, store, pairing, learning, prototypes, registry and rollout."""

@@ -1,0 +1,1 @@
+"""The edge agent: bands, pose sources, spool, uplink, decoder and updater."""

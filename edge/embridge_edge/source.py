@@ -1,0 +1,71 @@
+"""Sources: whatever hands samples to the agent, EMG bands and pose sources alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from embridge_shared.signal import StreamSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What a source delivers at once.
+
+    Attributes:
+        first: Index of the first sample; a jump past the previous packet's end is loss.
+        samples: Raw samples, (n, channels), of the stream's dtype.
+        host_ns: Arrival on the host's monotonic clock, ns.
+    """
+
+    first: int
+    samples: NDArray[Any]
+    host_ns: int
+
+
+class Source(ABC):
+    """One stream of samples.
+
+    A source is opened once, iterated once and closed. `packets` ends when the source has nothing more to give and
+    raises `DeviceError` when the device is gone.
+    """
+
+    @property
+    @abstractmethod
+    def spec(self) -> StreamSpec:
+        """What it will deliver; known before it is opened."""
+
+    @abstractmethod
+    async def open(self, host_ns: int) -> None:
+        """Connect.
+
+        Args:
+            host_ns: The monotonic clock at the session's start, ns: replayed and simulated sources count from it.
+
+        Raises:
+            DeviceError: The device cannot be reached.
+        """
+
+    @abstractmethod
+    def packets(self) -> AsyncIterator[Packet]:
+        """Deliver packets in order.
+
+        Raises:
+            DeviceError: The device is gone.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let the device go; safe to call twice."""
+
+
+class Band(Source):
+    """A source of EMG."""
+
+
+class PoseSource(Source):
+    """A source of hand pose: joint angles, or glove sensors that map to them."""

@@ -1,0 +1,158 @@
+"""Sessions: who wore what where, what they were asked to do, and what they did."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from embridge_shared.signal import StreamSpec
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Side(StrEnum):
+    """Which arm."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class Purpose(StrEnum):
+    """What a session was recorded for; it decides what may be learnt from it."""
+
+    TRAINING = "training"
+    CALIBRATION = "calibration"
+    EVALUATION = "evaluation"
+
+
+class RepetitionStatus(StrEnum):
+    """A rejected repetition stays, with its reason; nothing is deleted."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Participant(_Record, frozen=True, kw_only=True):
+    """A person, by the code their consent form carries; never a name.
+
+    Attributes:
+        id: Pseudonym.
+        consent_version: Version of the consent text they signed.
+    """
+
+    id: str
+    consent_version: str = "unstated"
+
+
+class Placement(_Record, frozen=True, kw_only=True):
+    """Where the band sits.
+
+    Attributes:
+        side: Which arm.
+        position: Where on the arm, as in "forearm, proximal third".
+        rotation_deg: Angle of electrode 0 from the ulna, seen from the hand; None when not measured.
+    """
+
+    side: Side = Side.RIGHT
+    position: str = "forearm"
+    rotation_deg: float | None = None
+
+
+class Session(_Record, frozen=True, kw_only=True):
+    """One recording of one participant by one edge.
+
+    Attributes:
+        id: Unique; made by the edge, so it works alone.
+        edge: Name of the edge agent, its certificate's common name.
+        participant: Who.
+        placement: Where the band sat.
+        purpose: What for.
+        protocol: Name and version of the prompts, as in "fingers-12/1".
+        streams: In ordinal order.
+        started_ns: Unix time, ns.
+        host_ns: The edge's monotonic clock at `started_ns`, ns: the anchor of the arrival pairs.
+        source: What fed it when it was no live device: "replay:NAME" or "synthetic:SEED".
+        release: The release that decoded during it, or empty.
+    """
+
+    id: UUID
+    edge: str
+    participant: Participant
+    placement: Placement = Placement()
+    purpose: Purpose = Purpose.TRAINING
+    protocol: str = ""
+    streams: tuple[StreamSpec, ...]
+    started_ns: int
+    host_ns: int
+    source: str = ""
+    release: str = ""
+
+
+class SessionOpened(_Record, frozen=True, kw_only=True, tag="session_opened"):
+    """Event 0 of every session."""
+
+    session: Session
+
+
+class CueShown(_Record, frozen=True, kw_only=True, tag="cue"):
+    """The participant was asked for a gesture.
+
+    Attributes:
+        gesture: Label in the vocabulary.
+        repetition: Counted from 1 within the gesture.
+        start_ns: Unix time the prompt appeared, ns.
+        end_ns: Unix time it went away, ns.
+    """
+
+    gesture: str
+    repetition: int
+    start_ns: int
+    end_ns: int
+
+
+class Repetition(_Record, frozen=True, kw_only=True, tag="repetition"):
+    """The participant did it: bounds of the movement itself, not of the prompt.
+
+    Attributes:
+        gesture: Label in the vocabulary.
+        repetition: Counted from 1 within the gesture.
+        start_ns: Unix time of the onset, ns.
+        end_ns: Unix time of the return to rest, ns.
+        status: Accepted or rejected.
+        reason: Why rejected.
+    """
+
+    gesture: str
+    repetition: int
+    start_ns: int
+    end_ns: int
+    status: RepetitionStatus = RepetitionStatus.ACCEPTED
+    reason: str = ""
+
+
+class Marker(_Record, frozen=True, kw_only=True, tag="marker"):
+    """Anything worth a note at a moment."""
+
+    text: str
+    t_ns: int
+
+
+class SessionClosed(_Record, frozen=True, kw_only=True, tag="session_closed"):
+    """The last event: what a complete session must hold.
+
+    Attributes:
+        t_ns: Unix time, ns.
+        totals: Index after the last sample of each stream, in ordinal order.
+        reason: "complete", or why it ended early.
+    """
+
+    t_ns: int
+    totals: tuple[int, ...]
+    reason: str = "complete"
+
+
+Event = SessionOpened | CueShown | Repetition | Marker | SessionClosed

@@ -1,0 +1,1 @@
+"""The wire: topics, chunk codec and control messages (docs: wire protocol)."""
