@@ -40,11 +40,13 @@ class Source(ABC):
         """What it will deliver; known before it is opened."""
 
     @abstractmethod
-    async def open(self, host_ns: int) -> None:
+    async def open(self, host_ns: int, first: int = 0) -> None:
         """Connect.
 
         Args:
             host_ns: The monotonic clock at the session's start, ns: replayed and simulated sources count from it.
+            first: Samples before this index are not wanted: a session resumed after a crash has them. A source that
+                can reach it without pacing does; the agent drops what comes before.
 
         Raises:
             DeviceError: The device cannot be reached.
