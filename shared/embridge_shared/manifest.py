@@ -1,0 +1,131 @@
+"""What a release says about itself."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from embridge_shared.preprocess import PoseConfig, PreprocessConfig
+
+SCHEMA: Final = 1
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Gesture(_Part, frozen=True, kw_only=True):
+    """A gesture a release can decode.
+
+    Attributes:
+        label: In the vocabulary.
+        title: For people.
+        emg_seen: Its EMG was in the training; False for a gesture defined by its hand pose alone.
+        prototypes: Number of its prototypes.
+        provenance: Where they come from, as in "pose of 15 participants".
+    """
+
+    label: str
+    title: str
+    emg_seen: bool
+    prototypes: int
+    provenance: str = ""
+
+
+class Lineage(_Part, frozen=True, kw_only=True):
+    """What a release was made of.
+
+    Attributes:
+        snapshot: Hash of the data snapshot.
+        sessions: Ids of the sessions in it.
+        participants: Ids of the participants in it.
+        seed: Seed of the training.
+        config: Hash of the training's configuration.
+    """
+
+    snapshot: str
+    sessions: tuple[str, ...] = ()
+    participants: tuple[str, ...] = ()
+    seed: int = 0
+    config: str = ""
+
+
+class Tolerances(_Part, frozen=True, kw_only=True):
+    """How far an edge may be from the golden answers.
+
+    Attributes:
+        cosine: Least cosine of a query, full precision.
+        score: Largest difference of a score, full precision.
+        int8_cosine: Least cosine of a query, quantised.
+        int8_score: Largest difference of a score, quantised.
+    """
+
+    cosine: float = 0.9999
+    score: float = 1e-3
+    int8_cosine: float = 0.98
+    int8_score: float = 0.1
+
+
+class FileEntry(_Part, frozen=True, kw_only=True):
+    """A file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+class Manifest(_Part, frozen=True, kw_only=True):
+    """What a release is.
+
+    Attributes:
+        schema: Version of this format.
+        name: Line of releases, lower-case letters, digits and dashes.
+        version: Grows within a line.
+        created_ns: Unix time, ns.
+        code: Version of the code that made it.
+        min_agent: Oldest agent that can run it, as in "0.1.0".
+        parent: Digest of the release it continues, or empty.
+        preprocess: From raw EMG to the encoder's input.
+        pose: From hand pose to the pose encoder's input, when the prototypes were made with one.
+        window: Features in a window (T).
+        channels: EMG channels (C).
+        queries: Embeddings of a window (M).
+        dim: Their size (d).
+        gestures: In the order of the scores (G).
+        rows: Gesture index of each prototype (P,).
+        rule: "top-k-mean": the mean of a gesture's k best prototypes, each at its best over the queries.
+        k: Prototypes that count.
+        thresholds: Least score at which a gesture, by label, is taken for known; absent for none.
+        lineage: What it was made of.
+        metrics: What was measured, by name.
+        tolerances: Of the self-test.
+        files: sha256 and size of every other file; filled in by `write_bundle`.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    version: int
+    created_ns: int
+    code: str
+    min_agent: str = "0.1.0"
+    parent: str = ""
+    preprocess: PreprocessConfig
+    pose: PoseConfig | None = None
+    window: int
+    channels: int
+    queries: int
+    dim: int
+    gestures: tuple[Gesture, ...]
+    rows: tuple[int, ...]
+    rule: Literal["top-k-mean"] = "top-k-mean"
+    k: int = 10
+    thresholds: dict[str, float] = {}
+    lineage: Lineage
+    metrics: dict[str, float] = {}
+    tolerances: Tolerances = Tolerances()
+    files: dict[str, FileEntry] = {}
+
+    @property
+    def release(self) -> str:
+        """Its name among all releases, as in "embridge-3"."""
+        return f"{self.name}-{self.version}"

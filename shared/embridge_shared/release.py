@@ -1,0 +1,280 @@
+"""The release: encoder, prototypes, preprocessing and thresholds as one content-addressed file.
+
+A bundle (`.embridge`) is a canonical archive (`embridge_shared.archive`) of
+
+    manifest.json      what it is, and the sha256 of every other file
+    encoder.onnx       windows float32 (B, T, C), scaled -> queries float32 (B, M, d), L2-normalised
+    encoder.int8.onnx  the same, quantised
+    prototypes.npy     float32 (P, d), L2-normalised
+    golden.npz         windows (K, T, C), queries (K, M, d), scores (K, G), float32: what the encoder must answer
+    card.md            the model card
+
+Its digest is the sha256 of the file. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_shared import archive
+from embridge_shared.errors import DataError, EmbridgeError, ModelError, Reason
+from embridge_shared.manifest import SCHEMA, FileEntry, Gesture, Lineage, Manifest, Tolerances
+from embridge_shared.scoring import PrototypeScorer
+
+SUFFIX: Final = ".embridge"
+MANIFEST: Final = "manifest.json"
+ENCODER: Final = "encoder.onnx"
+ENCODER_INT8: Final = "encoder.int8.onnx"
+PROTOTYPES: Final = "prototypes.npy"
+GOLDEN: Final = "golden.npz"
+CARD: Final = "card.md"
+FILES: Final = (ENCODER, ENCODER_INT8, PROTOTYPES, GOLDEN, CARD)
+
+_NAME: Final = re.compile(r"[a-z0-9](-?[a-z0-9]){0,47}")
+_UNIT: Final = 1e-3  # a normalised row's norm may differ from 1 by so much
+
+__all__ = [
+    "CARD",
+    "ENCODER",
+    "ENCODER_INT8",
+    "FILES",
+    "GOLDEN",
+    "MANIFEST",
+    "PROTOTYPES",
+    "SCHEMA",
+    "SUFFIX",
+    "Bundle",
+    "FileEntry",
+    "Gesture",
+    "Golden",
+    "Lineage",
+    "Manifest",
+    "Tolerances",
+    "pack_array",
+    "pack_golden",
+    "parse_bundle",
+    "read_bundle",
+    "write_bundle",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Windows and what the encoder of full precision answers: float32 (K, T, C), (K, M, d), (K, G)."""
+
+    windows: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified release.
+
+    Attributes:
+        manifest: What it is.
+        digest: sha256 of the bundle file.
+        files: Contents of every file but the manifest.
+        prototypes: float32 (P, d).
+        golden: What the encoder must answer.
+    """
+
+    manifest: Manifest
+    digest: str
+    files: Mapping[str, bytes]
+    prototypes: NDArray[np.float32]
+    golden: Golden
+
+    def scorer(self) -> PrototypeScorer:
+        """The release's scoring rule over its prototypes."""
+        return PrototypeScorer(self.prototypes, np.array(self.manifest.rows, np.int64), k=self.manifest.k)
+
+
+def pack_array(array: NDArray[np.float32]) -> bytes:
+    """A float32 array as .npy."""
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.ascontiguousarray(array, "<f4"), version=(1, 0), allow_pickle=False)
+    return out.getvalue()
+
+
+def pack_golden(golden: Golden) -> bytes:
+    """Golden answers as .npz, the same bytes for the same arrays."""
+    arrays = {"windows": golden.windows, "queries": golden.queries, "scores": golden.scores}
+    return archive.pack({f"{name}.npy": pack_array(array) for name, array in arrays.items()})
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> str:
+    """Write a bundle, atomically; the same content gives the same file.
+
+    Args:
+        path: Where.
+        manifest: What it is; its `files` are filled in.
+        files: Contents of every name in `FILES`.
+
+    Returns:
+        The bundle's digest.
+
+    Raises:
+        ModelError: What `read_bundle` would refuse.
+    """
+    entries = {name: FileEntry(sha256=_sha256(data), size=len(data)) for name, data in sorted(files.items())}
+    manifest = msgspec.structs.replace(manifest, files=entries)
+    data = _pack(manifest, files)
+    bundle = parse_bundle(data)
+    archive.write_atomically(path, data)
+    return bundle.digest
+
+
+def read_bundle(path: Path, *, digest: str = "") -> Bundle:
+    """Read and verify a bundle.
+
+    Args:
+        path: The file.
+        digest: The sha256 it must have, where it is known from a trusted place.
+
+    Raises:
+        ModelError: NOT_FOUND, HASH_MISMATCH, TRUNCATED, FOREIGN, MALFORMED, or INCOMPATIBLE where another version
+            of EMBridge is needed.
+    """
+    try:
+        if path.stat().st_size > archive.MAX_BYTES:
+            raise ModelError(f"{path.name} is larger than any release", reason=Reason.FOREIGN)
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"release {path} cannot be read: {error.strerror}", reason=Reason.NOT_FOUND) from error
+    return parse_bundle(data, digest=digest)
+
+
+def parse_bundle(data: bytes, *, digest: str = "") -> Bundle:
+    """Verify a bundle in memory; see `read_bundle`.
+
+    Raises:
+        ModelError: As `read_bundle`.
+    """
+    actual = _sha256(data)
+    try:
+        members = archive.unpack(data)
+        manifest = _manifest(members)
+        files = _verified(manifest, members)
+        prototypes, golden = _arrays(manifest, files)
+    except ModelError:
+        raise
+    except EmbridgeError as error:
+        reason = Reason.HASH_MISMATCH if error.reason is Reason.CHECKSUM else error.reason
+        raise _refused(error.message, reason) from error
+    if digest and actual != digest:
+        raise _refused(f"it is {actual[:12]}, not {digest[:12]}", Reason.HASH_MISMATCH)
+    return Bundle(manifest, actual, files, prototypes, golden)
+
+
+def _refused(why: str, reason: Reason = Reason.MALFORMED) -> ModelError:
+    return ModelError(f"the release is refused: {why}.", reason=reason, hint="Fetch it again; nothing was changed.")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _pack(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
+    missing, extra = set(FILES) - set(files), set(files) - set(FILES)
+    if missing or extra:
+        raise _refused(f"missing files {sorted(missing)}, unknown files {sorted(extra)}")
+    encoded = msgspec.json.encode(manifest, order="deterministic")
+    return archive.pack({MANIFEST: encoded, **{name: files[name] for name in FILES}})
+
+
+def _manifest(members: Mapping[str, bytes]) -> Manifest:
+    if tuple(members) != (MANIFEST, *FILES):
+        raise _refused(f"it holds {sorted(members)}")
+    try:
+        head = msgspec.json.decode(members[MANIFEST], type=_Head)
+        if head.schema != SCHEMA:
+            raise _refused(f"format {head.schema}, this version reads {SCHEMA}", Reason.INCOMPATIBLE)
+        manifest = msgspec.json.decode(members[MANIFEST], type=Manifest, strict=True)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _refused(f"its manifest: {error}") from error
+    if msgspec.json.encode(manifest, order="deterministic") != members[MANIFEST]:
+        raise _refused("its manifest is not in canonical form")
+    _check(manifest)
+    return manifest
+
+
+class _Head(msgspec.Struct):
+    schema: int
+
+
+def _check(m: Manifest) -> None:
+    counts = [0] * len(m.gestures)
+    for row in m.rows:
+        if not 0 <= row < len(counts):
+            raise _refused(f"a prototype of gesture {row} among {len(counts)}")
+        counts[row] += 1
+    labels = [g.label for g in m.gestures]
+    faults = {
+        f"name {m.name!r}": not _NAME.fullmatch(m.name),
+        f"version {m.version}": m.version < 1,
+        "sizes below 1": min(m.window, m.channels, m.queries, m.dim, m.k) < 1,
+        "no gestures, or one twice": not labels or len(set(labels)) < len(labels),
+        "prototype counts that do not match its rows": counts != [g.prototypes for g in m.gestures] or 0 in counts,
+        "thresholds of unknown gestures": not set(m.thresholds) <= set(labels),
+        "a window of another length than its preprocessing": m.window != m.preprocess.window.length,
+    }
+    for fault, found in faults.items():
+        if found:
+            raise _refused(f"it has {fault}")
+
+
+def _verified(manifest: Manifest, members: Mapping[str, bytes]) -> dict[str, bytes]:
+    files = {name: members[name] for name in FILES}
+    found = {name: FileEntry(sha256=_sha256(data), size=len(data)) for name, data in files.items()}
+    if found != manifest.files:
+        wrong = [name for name in FILES if manifest.files.get(name) != found[name]]
+        raise _refused(f"{', '.join(wrong) or 'its list of files'} does not match", Reason.HASH_MISMATCH)
+    return files
+
+
+def _arrays(m: Manifest, files: Mapping[str, bytes]) -> tuple[NDArray[np.float32], Golden]:
+    prototypes = _array(files[PROTOTYPES], (len(m.rows), m.dim))
+    golden = archive.unpack(files[GOLDEN])
+    if tuple(golden) != ("windows.npy", "queries.npy", "scores.npy"):
+        raise _refused(f"golden answers hold {sorted(golden)}")
+    answers = Golden(
+        _array(golden["windows.npy"], (-1, m.window, m.channels)),
+        _array(golden["queries.npy"], (-1, m.queries, m.dim)),
+        _array(golden["scores.npy"], (-1, len(m.gestures))),
+    )
+    if not 1 <= len(answers.windows) == len(answers.queries) == len(answers.scores):
+        raise _refused("golden answers do not match their windows")
+    for rows in (prototypes, answers.queries):
+        if np.abs(np.linalg.norm(rows, axis=-1) - 1).max() > _UNIT:
+            raise _refused("embeddings that are not normalised")
+    return prototypes, answers
+
+
+def _array(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Parse .npy without allocating what its header claims."""
+    stream = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not version 1.0")
+        found, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise _refused(f"an array: {error}") from error
+    body = data[stream.tell() :]
+    fits = len(found) == len(shape) and all(n in (-1, f) for n, f in zip(shape, found, strict=True))
+    if fortran or dtype != np.dtype("<f4") or not fits or len(body) != 4 * int(np.prod(found, dtype=object)):
+        raise DataError(f"an array {found} of {dtype} where {shape} is due", reason=Reason.WRONG_SHAPE)
+    array = np.frombuffer(body, "<f4").reshape(found)
+    if not np.isfinite(array).all():
+        raise _refused("an array that is not finite")
+    return array
