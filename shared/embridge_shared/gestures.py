@@ -1,0 +1,255 @@
+"""The gesture vocabulary: named hand shapes as poses, and the clips that stand for them.
+
+A gesture is defined by its pose alone, so it can be decoded before anybody recorded its EMG. The shapes live in
+`gestures.toml` beside this module.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_shared.errors import DataError, OperatorError, Reason
+from embridge_shared.hand import JOINTS, LIMITS, N_JOINTS, REST, clamp
+
+REST_LABEL = "rest"
+"""Label of the relaxed hand, the state between gestures."""
+
+NINAPRO_DB1_E1: dict[int, str] = {
+    1 + 2 * i + j: f"{finger}_{direction}"
+    for i, finger in enumerate(("index", "middle", "ring", "pinky"))
+    for j, direction in enumerate(("flexion", "extension"))
+} | {9: "thumb_adduction", 10: "thumb_abduction", 11: "thumb_flexion", 12: "thumb_extension"}
+"""Labels 1..12 of NinaPro DB1, exercise 1; label 0 is rest."""
+
+_Degrees = tuple[float, float, float, float]
+
+
+class Family(StrEnum):
+    """What kind of shape a gesture is."""
+
+    REST = "rest"
+    HAND = "hand"
+    SIGN = "sign"
+    PINCH = "pinch"
+    GRASP = "grasp"
+    FINGER = "finger"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gesture:
+    """A hand shape with a name.
+
+    Attributes:
+        name: Label in recordings and releases.
+        title: For people.
+        family: Kind of shape.
+        pose: Joint angles, read-only float64 (20,), rad.
+        hint: How to make it, in one sentence.
+    """
+
+    name: str
+    title: str
+    family: Family
+    pose: NDArray[np.float64] = field(repr=False)
+    hint: str = ""
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    title: str
+    family: Family
+    hint: str
+    thumb: _Degrees
+    index: _Degrees
+    middle: _Degrees
+    ring: _Degrees
+    pinky: _Degrees
+
+    def pose(self) -> NDArray[np.float64]:
+        """Joint angles, (20,), rad."""
+        degrees = np.array((*self.thumb, *self.index, *self.middle, *self.ring, *self.pinky), np.float64)
+        return degrees * (np.pi / 180.0)
+
+
+def _gesture(name: str, entry: _Entry, source: str) -> Gesture:
+    if not name.replace("_", "").isalnum() or not name.isascii() or name != name.lower():
+        raise DataError(
+            f"{source}: {name!r} cannot be a gesture's name", hint="Use lower-case letters, digits and underscores."
+        )
+    pose = entry.pose()
+    outside = (pose < LIMITS[:, 0] - 1e-9) | (pose > LIMITS[:, 1] + 1e-9)
+    if outside.any():
+        joint = int(np.flatnonzero(outside)[0])
+        low, high = np.rad2deg(LIMITS[joint])
+        raise DataError(
+            f"{source}: {name}: {JOINTS[joint]} is {np.rad2deg(pose[joint]):.0f}°",
+            hint=f"A hand reaches {low:.0f}° to {high:.0f}° there.",
+        )
+    pose.flags.writeable = False
+    return Gesture(name=name, title=entry.title, family=entry.family, pose=pose, hint=entry.hint)
+
+
+def parse_gestures(text: str, source: str = "gestures") -> dict[str, Gesture]:
+    """Read gestures from TOML: one table a gesture, angles in degrees.
+
+    Args:
+        text: The document.
+        source: Where it came from, for messages.
+
+    Returns:
+        Gestures by name, in the document's order.
+
+    Raises:
+        DataError: Not TOML, an unknown or missing key, or an angle no hand reaches.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{source} is not TOML: {error}", reason=Reason.MALFORMED) from error
+    out = {}
+    for name, table in tables.items():
+        try:
+            entry = msgspec.convert(table, _Entry)
+        except msgspec.ValidationError as error:
+            raise DataError(f"{source}: {name}: {error}", reason=Reason.MALFORMED) from error
+        out[name] = _gesture(name, entry, source)
+    return out
+
+
+@cache
+def _shipped() -> dict[str, Gesture]:
+    text = files("embridge_shared").joinpath("gestures.toml").read_text(encoding="utf-8")
+    return parse_gestures(text, "gestures.toml")
+
+
+def vocabulary() -> dict[str, Gesture]:
+    """The gestures that ship with EMBridge, by name; the dict is the caller's own."""
+    return dict(_shipped())
+
+
+def find(names: Iterable[str]) -> list[Gesture]:
+    """Gestures of the vocabulary by name.
+
+    Args:
+        names: Labels.
+
+    Returns:
+        The gestures, in the order asked for.
+
+    Raises:
+        OperatorError: A name is not in the vocabulary.
+    """
+    known = _shipped()
+    out = []
+    for name in names:
+        if name not in known:
+            raise OperatorError(
+                f"There is no gesture called {name!r}.",
+                reason=Reason.NOT_FOUND,
+                hint="`embridge gesture list` shows them all.",
+            )
+        out.append(known[name])
+    return out
+
+
+def _smooth_step(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Minimum-jerk course from 0 to 1 over u in 0..1."""
+    u = np.clip(u, 0.0, 1.0)
+    course: NDArray[np.float64] = u**3 * (10.0 - 15.0 * u + 6.0 * u**2)
+    return course
+
+
+def _wander(rng: np.random.Generator, n: int, t_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slow unit-variance movement of every joint, (n, frames, 20)."""
+    hz = rng.uniform(0.2, 1.5, (n, 1, N_JOINTS))
+    phase = rng.uniform(0.0, 2.0 * np.pi, (n, 1, N_JOINTS))
+    wave: NDArray[np.float64] = np.sqrt(2.0) * np.sin(2.0 * np.pi * hz * t_s[None, :, None] + phase)
+    return wave
+
+
+def pose_clips(
+    gesture: Gesture,
+    n: int,
+    *,
+    rate_hz: float,
+    seconds: float,
+    rng: np.random.Generator,
+    jitter_deg: float = 10.0,
+    warp: float = 0.2,
+) -> NDArray[np.float32]:
+    """Clips of a gesture as hands perform it: from rest into the shape, then mostly holding it.
+
+    Each clip misses the template by its own offset a joint, drifts a little while it holds, and moves at its own pace.
+
+    Args:
+        gesture: What to perform.
+        n: Number of clips.
+        rate_hz: Frames a second.
+        seconds: Length of a clip.
+        rng: Source of every difference between clips.
+        jitter_deg: 95 % of the joint offsets stay within plus or minus this.
+        warp: Relative spread of onset and speed, 0 to below 1.
+
+    Returns:
+        float32 (n, frames, 20), rad, within the joint limits.
+
+    Raises:
+        DataError: A count, rate, length, jitter or warp that makes no clip.
+    """
+    frames = round(rate_hz * seconds)
+    if n < 1 or frames < 2 or jitter_deg < 0 or not 0 <= warp < 1:
+        raise DataError(
+            f"cannot make {n} clips of {seconds} s at {rate_hz} Hz with jitter {jitter_deg}° and warp {warp}",
+            hint="Ask for one clip or more, two frames or more, jitter from 0, warp from 0 to below 1.",
+        )
+    t_s = np.arange(frames) / rate_hz
+    pace = 1.0 + warp * rng.uniform(-1.0, 1.0, (n, 1))
+    onset_s = seconds * 0.05 * (1.0 + warp * rng.uniform(-1.0, 1.0, (n, 1)))
+    move_s = min(0.35, 0.25 * seconds)
+    progress = _smooth_step((t_s[None, :] - onset_s) / (move_s * pace))[..., None]
+    sd_rad = np.deg2rad(jitter_deg) / 2.0
+    target = gesture.pose + rng.normal(0.0, sd_rad, (n, 1, N_JOINTS))
+    start = REST + rng.normal(0.0, sd_rad / 2.0, (n, 1, N_JOINTS))
+    clips = start + (target - start) * progress + sd_rad / 6.0 * _wander(rng, n, t_s)
+    return clamp(clips).astype(np.float32)
+
+
+def similarity(gestures: Iterable[Gesture]) -> NDArray[np.float64]:
+    """How alike hand shapes are.
+
+    Args:
+        gestures: N shapes.
+
+    Returns:
+        (N, N): 1 for the same shape, falling as a Gaussian of the RMS joint difference with a scale of 10°; pairs
+        above 0.75 (7.6°) are hard to tell apart for any decoder.
+    """
+    poses = np.array([gesture.pose for gesture in gestures])
+    rms_deg = np.rad2deg(np.sqrt(((poses[:, None] - poses[None]) ** 2).mean(axis=-1)))
+    kernel: NDArray[np.float64] = np.exp(-0.5 * (rms_deg / 10.0) ** 2)
+    return kernel
+
+
+def confusable(gestures: Iterable[Gesture], above: float = 0.75) -> list[tuple[str, str, float]]:
+    """Pairs too alike to be told apart, the worst first.
+
+    Args:
+        gestures: The shapes to compare.
+        above: Least `similarity` of a pair to report.
+
+    Returns:
+        (name, name, similarity) triples.
+    """
+    shapes = list(gestures)
+    kernel = similarity(shapes)
+    rows, columns = np.triu_indices(len(shapes), k=1)
+    pairs = [(shapes[i].name, shapes[j].name, float(kernel[i, j])) for i, j in zip(rows, columns, strict=True)]
+    return sorted((pair for pair in pairs if pair[2] >= above), key=lambda pair: -pair[2])
