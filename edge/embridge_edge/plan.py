@@ -1,0 +1,138 @@
+"""Session plans: what an agent shall record, as TOML.
+
+    [[session]]
+    name = "s1-training"
+    participant = "s1"
+    purpose = "training"
+
+    [session.source]
+    kind = "replay"
+    path = "S1_A1_E1.mat"
+    speed = 20.0
+
+A plan can be started again after a crash: sessions that are done are skipped, one that was cut off goes on where it
+stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from embridge_shared.errors import ConfigError
+from embridge_shared.session import Placement, Purpose
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which repetitions of a recording to replay; the rest of it becomes a gap.
+
+    Attributes:
+        gestures: Only these; all when empty.
+        repetitions: Only these; all when empty.
+        margin_s: Rest kept on both sides of each.
+    """
+
+    gestures: tuple[str, ...] = ()
+    repetitions: tuple[int, ...] = ()
+    margin_s: float = 1.0
+
+
+class ReplaySource(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="replay", tag_field="kind"
+):
+    """Play a recording file.
+
+    Attributes:
+        path: The file; relative to the plan.
+        speed: 1 is real time, "inf" as fast as possible.
+        rate_hz: Where the file does not tell.
+        pose: Play its pose too.
+        select: What to play.
+    """
+
+    path: str
+    speed: float = 1.0
+    rate_hz: float | None = None
+    pose: bool = True
+    select: Selection | None = None
+
+
+class SyntheticSource(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="synthetic", tag_field="kind"
+):
+    """Let a simulated wearer perform gestures.
+
+    Attributes:
+        wearer: Seed of the wearer's anatomy; the same seed is the same person.
+        performance: Seed of this performance: timing, variation, noise.
+        gestures: What they perform.
+        repetitions: How often each.
+        speed: 1 is real time, "inf" as fast as possible.
+        rotation_deg: How the band is turned today.
+        fatigue: 0 fresh .. 1 exhausted by the end of an hour.
+        pose: Record hand pose too.
+        loss: Share of packets that never arrive.
+    """
+
+    wearer: int
+    performance: int
+    gestures: tuple[str, ...]
+    repetitions: int = 4
+    speed: float = 1.0
+    rotation_deg: float = 0.0
+    fatigue: float = 0.0
+    pose: bool = True
+    loss: float = 0.0
+
+
+class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One session to record.
+
+    Attributes:
+        name: Unique on this edge.
+        participant: Pseudonym.
+        source: Where samples come from.
+        purpose: What the session is for.
+        protocol: Name and version of the prompts.
+        placement: Where the band sits.
+        consent_version: The consent text the participant signed.
+        decode: Decode live with the current release; the scores are recorded as a stream.
+    """
+
+    name: str
+    participant: str
+    source: ReplaySource | SyntheticSource
+    purpose: Purpose = Purpose.TRAINING
+    protocol: str = ""
+    placement: Placement = Placement()
+    consent_version: str = "unstated"
+    decode: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to record, in order."""
+
+    session: tuple[SessionPlan, ...]
+
+
+def load(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ConfigError: It cannot be read or says something unknown; the message names it.
+    """
+    try:
+        plan = msgspec.toml.decode(path.read_bytes(), type=Plan, strict=False)
+    except OSError as error:
+        raise ConfigError(f"the plan {path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ConfigError(f"the plan {path}: {error}") from error
+    names = [s.name for s in plan.session]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"the plan {path} uses a session name twice", hint="Names must be unique.")
+    for entry in plan.session:
+        if math.isnan(entry.source.speed) or entry.source.speed <= 0:
+            raise ConfigError(f"session {entry.name!r}: speed must be positive")
+    return plan

@@ -1,0 +1,282 @@
+"""Records one session: sources in, chunks and events into the spool, live decoding beside it.
+
+Everything is written as it comes; a session that was cut off by a crash goes on at the first sample the spool does not
+have. Sources that play something back give the same samples again, so nothing is missing and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_edge.capture import Chunker
+from embridge_edge.courier import Courier
+from embridge_edge.live import LiveDecoding
+from embridge_edge.plan import SessionPlan
+from embridge_edge.source import Packet, Source
+from embridge_edge.spool import EVENTS, Item, Progress
+from embridge_edge.takes import Take
+from embridge_shared.clock import Clock
+from embridge_shared.errors import DeviceError, EmbridgeError
+from embridge_shared.session import Event, Participant, Session, SessionClosed, SessionOpened
+from embridge_shared.signal import Chunk, Modality
+from embridge_shared.wire import codec, topics
+from embridge_shared.wire.messages import EventMessage, pack
+
+logger = logging.getLogger(__name__)
+
+
+class StreamDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one stream: samples delivered, samples lost before they came, chunks spooled."""
+
+    name: str
+    samples: int
+    lost: int
+    chunks: int
+
+
+class DecodeDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """How live decoding went; latency is the time from the packet that completes a window to its scores, ms."""
+
+    release: str
+    decodes: int
+    latency_ms_p50: float
+    latency_ms_p99: float
+    latency_ms: tuple[float, ...]
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """One session in figures, written beside the spool when it ends."""
+
+    name: str
+    session: uuid.UUID
+    participant: str
+    purpose: str
+    reason: str
+    events: int
+    streams: tuple[StreamDigest, ...]
+    decode: DecodeDigest | None = None
+    wall_s: float = 0.0
+
+
+class Recorder:
+    """Records one planned session.
+
+    Args:
+        plan: What and whose.
+        take: Where samples and annotations come from.
+        edge: Name of this edge.
+        chunk_s: Length of a chunk.
+        courier: The spool.
+        clock: Wall and monotonic time.
+        live: Decodes beside the recording, or None.
+        spooled: Called when something new lies in the spool.
+    """
+
+    def __init__(
+        self,
+        plan: SessionPlan,
+        take: Take,
+        *,
+        edge: str,
+        chunk_s: float,
+        courier: Courier,
+        clock: Clock,
+        live: LiveDecoding | None,
+        spooled: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._take = take
+        self._edge = edge
+        self._chunk_s = chunk_s
+        self._courier = courier
+        self._clock = clock
+        self._live = live
+        self._spooled = spooled
+        self._seq = 0
+        self.session: Session
+        self._chunkers: list[Chunker] = []
+        # Decoding and annotations follow the first band.
+        self._lead = next((i for i, s in enumerate(take.sources) if s.spec.modality is Modality.EMG), 0)
+
+    async def run(self) -> Digest:
+        """Record to the end of every source.
+
+        Raises:
+            OperatorError: The spool is full or locked.
+            DataError: The plan changed since this session began.
+        """
+        began_ns = self._clock.monotonic_ns()
+        await self._begin()
+        try:
+            reason = await self._record()
+        except asyncio.CancelledError:
+            # What came so far is kept; the session stays open and goes on when the agent is back.
+            for chunker in self._chunkers:
+                await self._keep(chunker.flush())
+            raise
+        return await self._finish(reason, (self._clock.monotonic_ns() - began_ns) * 1e-9)
+
+    async def _record(self) -> str:
+        """Run every source to its end; the reason the session ends."""
+        failure: EmbridgeError | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for ordinal, source in enumerate(self._take.sources):
+                    tasks.create_task(self._stream(ordinal, source), name=f"record-{source.spec.name}")
+        except* EmbridgeError as group:
+            failure = next(e for e in group.exceptions if isinstance(e, EmbridgeError))
+        if failure is None:
+            return "complete"
+        if not isinstance(failure, DeviceError):
+            raise failure
+        logger.error("session %s: %s", self._plan.name, failure)
+        return f"device lost: {failure}"
+
+    async def _begin(self) -> None:
+        known = await self._courier.call(self._courier.spool.session, self._plan.name)
+        if known is None:
+            self.session = self._describe()
+            opening = self._event_item(SessionOpened(session=self.session))
+            await self._courier.call(
+                self._courier.spool.begin,
+                self.session.id,
+                self._plan.name,
+                msgspec.msgpack.encode(self.session),
+                opening,
+            )
+            self._seq = 1
+            progress: dict[int, Progress] = {}
+        else:
+            self.session = msgspec.msgpack.decode(known.description, type=Session)
+            progress = await self._courier.call(self._courier.spool.progress, self.session.id)
+            self._seq = progress[EVENTS].until
+            logger.info("session %s goes on after an interruption", self._plan.name)
+        self._spooled()
+        self._chunkers = [
+            Chunker(self.session, ordinal, self._chunk_s, until=progress.get(ordinal, Progress()).until)
+            for ordinal in range(len(self._take.sources))
+        ]
+        if self._live is not None:
+            ordinal = len(self._take.sources)
+            self._live.begin(self.session, ordinal, progress.get(ordinal, Progress()).until)
+
+    def _describe(self) -> Session:
+        streams = tuple(s.spec for s in self._take.sources)
+        if self._live is not None:
+            streams += (self._live.spec,)
+        return Session(
+            id=uuid.uuid4(),
+            edge=self._edge,
+            participant=Participant(id=self._plan.participant, consent_version=self._plan.consent_version),
+            placement=self._plan.placement,
+            purpose=self._plan.purpose,
+            protocol=self._plan.protocol,
+            streams=streams,
+            started_ns=self._clock.wall_ns(),
+            host_ns=self._clock.monotonic_ns(),
+            source=self._take.name,
+            release=self._live.release if self._live is not None else "",
+        )
+
+    async def _stream(self, ordinal: int, source: Source) -> None:
+        chunker = self._chunkers[ordinal]
+        leads = ordinal == self._lead
+        try:
+            await source.open(self.session.host_ns, chunker.until)
+            async for packet in source.packets():
+                await self._keep(chunker.push(packet))
+                if leads:
+                    await self._decode(chunker, packet)
+                    await self._annotate(packet.host_ns - self.session.host_ns)
+            await self._keep(chunker.flush())
+            if leads:
+                await self._annotate(None)
+        finally:
+            await source.close()
+
+    async def _decode(self, chunker: Chunker, packet: Packet) -> None:
+        if self._live is not None:
+            await self._keep(await self._live.push(packet, chunker.time_ns))
+
+    async def _keep(self, chunks: list[Chunk]) -> None:
+        if not chunks:
+            return
+        await self._courier.put([self._chunk_item(c) for c in chunks])
+        self._spooled()
+
+    async def _annotate(self, until_ns: int | None) -> None:
+        """Write the annotations that ended by `until_ns` from the session's start; all that are left when None."""
+        items = []
+        began_ns = self.session.started_ns
+        while self._seq - 1 < len(self._take.annotations):
+            event = self._take.annotations[self._seq - 1]
+            if until_ns is not None and event.end_ns > until_ns:
+                break
+            event = msgspec.structs.replace(event, start_ns=event.start_ns + began_ns, end_ns=event.end_ns + began_ns)
+            items.append(self._event_item(event))
+            self._seq += 1
+        if items:
+            await self._courier.put(items)
+            self._spooled()
+
+    async def _finish(self, reason: str, wall_s: float) -> Digest:
+        for chunker in self._chunkers:
+            await self._keep(chunker.flush())
+        totals = [c.until for c in self._chunkers]
+        if self._live is not None:
+            await self._keep(self._live.flush())
+            totals.append(self._live.until)
+        closing = SessionClosed(t_ns=self._clock.wall_ns(), totals=tuple(totals), reason=reason)
+        await self._courier.call(self._courier.spool.end, self.session.id, self._event_item(closing))
+        self._spooled()
+        progress = await self._courier.call(self._courier.spool.progress, self.session.id)
+        return self._digest(reason, progress, wall_s)
+
+    def _digest(self, reason: str, progress: dict[int, Progress], wall_s: float) -> Digest:
+        far = [progress.get(i, Progress()) for i in range(len(self.session.streams))]
+        return Digest(
+            name=self._plan.name,
+            session=self.session.id,
+            participant=self._plan.participant,
+            purpose=self._plan.purpose,
+            reason=reason,
+            events=progress[EVENTS].items,
+            streams=tuple(
+                StreamDigest(name=spec.name, samples=p.samples, lost=p.until - p.samples, chunks=p.items)
+                for spec, p in zip(self.session.streams, far, strict=True)
+            ),
+            decode=_decode_digest(self._live),
+            wall_s=wall_s,
+        )
+
+    def _event_item(self, event: Event) -> Item:
+        message = EventMessage(session=self.session.id, seq=self._seq, event=event)
+        return Item(
+            self.session.id, EVENTS, self._seq, 1, topics.event_topic(self._edge, self.session.id), pack(message)
+        )
+
+    def _chunk_item(self, chunk: Chunk) -> Item:
+        topic = topics.chunk_topic(self._edge, self.session.id, self.session.streams[chunk.stream].name)
+        return Item(self.session.id, chunk.stream, chunk.first, chunk.n, topic, codec.encode(chunk))
+
+
+def _decode_digest(live: LiveDecoding | None) -> DecodeDigest | None:
+    if live is None or not live.latencies_s:
+        return None
+    latency_ms: NDArray[Any] = np.array(live.latencies_s) * 1e3
+    p50, p99 = np.percentile(latency_ms, [50, 99])
+    return DecodeDigest(
+        release=live.release,
+        decodes=len(latency_ms),
+        latency_ms_p50=float(p50),
+        latency_ms_p99=float(p99),
+        latency_ms=tuple(np.round(latency_ms, 3).tolist()),
+    )

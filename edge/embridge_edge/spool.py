@@ -1,0 +1,290 @@
+"""The spool: every chunk and event rests here until the cloud says that its database holds it.
+
+One SQLite file in WAL mode. An item leaves it for two reasons only: a commit report covers it, or the cloud refused it
+for good, and then it moves to `refused`, payload and all. The spool also remembers how far each session got, so that a
+killed agent resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from embridge_shared.errors import DataError, OperatorError, Reason
+from embridge_shared.wire.messages import CommitReport, Refusal, StreamCommit
+
+EVENTS = -1
+"""The ordinal under which a session's events are kept."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    session BLOB NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL, n INTEGER NOT NULL,
+    topic TEXT NOT NULL, payload BLOB NOT NULL,
+    UNIQUE (session, stream, first)
+);
+CREATE TABLE IF NOT EXISTS progress (
+    session BLOB NOT NULL, stream INTEGER NOT NULL, until INTEGER NOT NULL,
+    items INTEGER NOT NULL, samples INTEGER NOT NULL,
+    PRIMARY KEY (session, stream)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions (
+    session BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, description BLOB NOT NULL,
+    closed INTEGER NOT NULL DEFAULT 0, sealed INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (
+    session BLOB NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
+    reason TEXT NOT NULL, detail TEXT NOT NULL, payload BLOB NOT NULL,
+    PRIMARY KEY (session, stream, first)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A message to deliver.
+
+    Attributes:
+        session: Its session.
+        stream: Ordinal of its stream, or `EVENTS`.
+        first: Index of its first sample, or its seq.
+        n: Samples it holds; 1 for an event.
+        topic: Where it goes.
+        payload: The message.
+        id: Its place in the spool; 0 before it is there.
+    """
+
+    session: UUID
+    stream: int
+    first: int
+    n: int
+    topic: str
+    payload: bytes
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSession:
+    """A session this edge has begun."""
+
+    session: UUID
+    name: str
+    description: bytes
+    closed: bool
+    sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits: number of items and their payload bytes."""
+
+    items: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stream got: index after its last sample, items and samples spooled."""
+
+    until: int = 0
+    items: int = 0
+    samples: int = 0
+
+
+class Spool:
+    """The store of one edge; used from one thread at a time.
+
+    Args:
+        path: The SQLite file.
+        max_bytes: Payload bytes that may wait; nothing is evicted to stay below.
+
+    Raises:
+        DataError: The file is no spool.
+        OperatorError: Another agent has it.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._max_bytes = max_bytes
+        try:
+            self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA journal_size_limit=67108864")
+            self._db.executescript(_SCHEMA)
+            self._count, self._bytes = self._db.execute(
+                "SELECT count(*), coalesce(sum(length(payload)), 0) FROM items"
+            ).fetchone()
+        except sqlite3.OperationalError as error:
+            raise OperatorError(
+                f"the spool {path} cannot be opened: {error}",
+                reason=Reason.LOCKED,
+                hint="Is another agent running with the same state directory?",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"{path} is no spool: {error}",
+                reason=Reason.MALFORMED,
+                hint="Move it aside; it may hold recordings that can be recovered with sqlite3's .recover.",
+            ) from error
+
+    def close(self) -> None:
+        """Write everything to the main file and close it."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def sync(self) -> None:
+        """Make everything put so far survive a power cut."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        descriptor = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def put(self, items: Iterable[Item]) -> None:
+        """Keep items; all or none.
+
+        Raises:
+            OperatorError: The spool or the disk is full; recording must stop, since nothing may be dropped.
+        """
+        items = list(items)
+        with self._transaction(items):
+            self._insert(items)
+
+    @contextmanager
+    def _transaction(self, adding: list[Item]) -> Iterator[None]:
+        adds = sum(len(i.payload) for i in adding)
+        if self._bytes + adds > self._max_bytes:
+            raise OperatorError(
+                f"the spool is full: {self._bytes >> 20} MiB wait for the cloud",
+                reason=Reason.DISK_FULL,
+                hint="Restore the connection, or raise edge.spool_max_bytes.",
+            )
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise OperatorError(
+                f"the spool {self._path} cannot be written: {error}",
+                reason=Reason.DISK_FULL,
+                hint="Free disk space; what was recorded before is safe.",
+            ) from error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        self._bytes += adds
+        self._count += len(adding)
+
+    def _insert(self, items: list[Item]) -> None:
+        self._db.executemany(
+            "INSERT INTO items (session, stream, first, n, topic, payload) VALUES (?, ?, ?, ?, ?, ?)",
+            [(i.session.bytes, i.stream, i.first, i.n, i.topic, i.payload) for i in items],
+        )
+        self._db.executemany(
+            "INSERT INTO progress VALUES (?, ?, ?, 1, ?) ON CONFLICT DO UPDATE "
+            "SET until = max(until, excluded.until), items = items + 1, samples = samples + excluded.samples",
+            [(i.session.bytes, i.stream, i.first + i.n, i.n) for i in items],
+        )
+
+    def pending(self, after: int, limit: int) -> list[Item]:
+        """The oldest items with an id above `after`."""
+        return self._items("WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+
+    def fetch(self, ids: list[int]) -> list[Item]:
+        """Items by id, in order; those that left are missing."""
+        marks = ",".join("?" * len(ids))
+        return self._items(f"WHERE id IN ({marks}) ORDER BY id", tuple(ids))
+
+    def _items(self, where: str, values: tuple[int, ...]) -> list[Item]:
+        rows = self._db.execute(f"SELECT session, stream, first, n, topic, payload, id FROM items {where}", values)  # noqa: S608
+        return [Item(UUID(bytes=r[0]), *r[1:]) for r in rows]
+
+    def settle(self, report: CommitReport) -> list[int]:
+        """Forget what the cloud holds, set aside what it refused; return the ids that left."""
+        key = report.session.bytes
+        gone: dict[int, int] = {}
+        with self._transaction([]):
+            for refusal in report.refused:
+                gone |= self._set_aside(key, refusal)
+            for commit in report.streams:
+                gone |= self._covered(key, commit)
+            self._db.executemany("DELETE FROM items WHERE id = ?", [(i,) for i in gone])
+            if report.sealed:
+                self._db.execute("UPDATE sessions SET sealed = 1 WHERE session = ?", (key,))
+        self._bytes -= sum(gone.values())
+        self._count -= len(gone)
+        return list(gone)
+
+    def _covered(self, key: bytes, commit: StreamCommit) -> dict[int, int]:
+        """Ids and sizes of the items that a commit covers whole."""
+        rows = self._db.execute(
+            "SELECT id, first, first + n, length(payload) FROM items "
+            "WHERE session = ? AND stream = ? AND first + n <= ?",
+            (key, commit.stream, commit.until),
+        )
+        return {i: size for i, first, end, size in rows if not any(a < end and first < b for a, b in commit.holes)}
+
+    def _set_aside(self, key: bytes, refusal: Refusal) -> dict[int, int]:
+        """Copy a refused item to its own table; its id and size."""
+        where = "WHERE session = ? AND stream = ? AND first = ?"
+        place = (key, refusal.stream, refusal.first)
+        self._db.execute(
+            f"INSERT OR IGNORE INTO refused SELECT session, stream, first, ?, ?, payload FROM items {where}",  # noqa: S608
+            (refusal.reason, refusal.detail, *place),
+        )
+        return dict(self._db.execute(f"SELECT id, length(payload) FROM items {where}", place))  # noqa: S608
+
+    def backlog(self) -> Backlog:
+        """What waits; may be read from any thread."""
+        return Backlog(self._count, self._bytes)
+
+    def refused(self) -> list[tuple[UUID, int, int, str, str]]:
+        """What the cloud will never take: session, stream, first, reason, detail."""
+        rows = self._db.execute("SELECT session, stream, first, reason, detail FROM refused ORDER BY 1, 2, 3")
+        return [(UUID(bytes=r[0]), r[1], r[2], r[3], r[4]) for r in rows]
+
+    def begin(self, session: UUID, name: str, description: bytes, opening: Item) -> None:
+        """Remember a session together with its opening event.
+
+        Raises:
+            OperatorError: A session of that name exists already.
+        """
+        try:
+            with self._transaction([opening]):
+                self._db.execute("INSERT INTO sessions VALUES (?, ?, ?, 0, 0)", (session.bytes, name, description))
+                self._insert([opening])
+        except sqlite3.IntegrityError:
+            raise OperatorError(f"a session named {name!r} exists already", hint="Choose another name.") from None
+
+    def end(self, session: UUID, closing: Item) -> None:
+        """Close a session with its last event."""
+        with self._transaction([closing]):
+            self._insert([closing])
+            self._db.execute("UPDATE sessions SET closed = 1 WHERE session = ?", (session.bytes,))
+
+    def session(self, name: str) -> KnownSession | None:
+        """The session begun under `name`."""
+        row = self._db.execute(
+            "SELECT session, name, description, closed, sealed FROM sessions WHERE name = ?", (name,)
+        ).fetchone()
+        return None if row is None else KnownSession(UUID(bytes=row[0]), row[1], row[2], bool(row[3]), bool(row[4]))
+
+    def sessions(self) -> list[KnownSession]:
+        """Every session begun here."""
+        rows = self._db.execute("SELECT session, name, description, closed, sealed FROM sessions")
+        return [KnownSession(UUID(bytes=r[0]), r[1], r[2], bool(r[3]), bool(r[4])) for r in rows]
+
+    def progress(self, session: UUID) -> dict[int, Progress]:
+        """How far each stream got, by ordinal."""
+        rows = self._db.execute(
+            "SELECT stream, until, items, samples FROM progress WHERE session = ?", (session.bytes,)
+        )
+        return {stream: Progress(*far) for stream, *far in rows}

@@ -1,0 +1,231 @@
+"""The uplink: delivers what the spool holds until the cloud says it has it, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import NoReturn
+
+import aiomqtt
+
+from embridge_edge.courier import Courier
+from embridge_edge.spool import Item
+from embridge_shared.clock import Clock
+from embridge_shared.errors import ConfigError, DataError
+from embridge_shared.settings import MqttSettings, Settings
+from embridge_shared.wire import topics
+from embridge_shared.wire.messages import CommitReport, Desired, EdgeState, pack, unpack
+
+logger = logging.getLogger(__name__)
+
+_BACKOFF_MIN_S = 0.25
+_STATE_EVERY_S = 10.0
+_PUBLISH_TIMEOUT_S = 10.0
+
+
+class LinkState(StrEnum):
+    """Where the link stands."""
+
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    WAITING = "waiting"
+
+
+class Uplink:
+    """Keeps the edge connected, sends, and settles the spool by the cloud's commit reports.
+
+    Args:
+        settings: Broker and window.
+        courier: The spool.
+        clock: Paces resends and backoff.
+        state: Tells what the edge is, for the retained state.
+        on_desired: Called with what the cloud wants the edge to run.
+        rng: Jitter of the backoff.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        courier: Courier,
+        clock: Clock,
+        *,
+        state: Callable[[], EdgeState],
+        on_desired: Callable[[Desired], Awaitable[None]],
+        rng: random.Random | None = None,
+    ) -> None:
+        self._mqtt = settings.mqtt
+        self._edge = settings.edge
+        self._courier = courier
+        self._clock = clock
+        self._state = state
+        self._on_desired = on_desired
+        self._rng = rng or random.Random()  # noqa: S311
+        self._inflight: dict[int, tuple[int, int]] = {}  # spool id -> (sent, monotonic ns; tries)
+        self._cursor = 0
+        self._wake = asyncio.Event()
+        self._state_changed = asyncio.Event()
+        self.link = LinkState.CONNECTING
+        self.sent = 0
+        self.resent = 0
+
+    def notify(self) -> None:
+        """Something new lies in the spool."""
+        self._wake.set()
+
+    def state_changed(self) -> None:
+        """Publish the state now."""
+        self._state_changed.set()
+
+    async def run(self) -> NoReturn:
+        """Stay connected for ever."""
+        backoff_s = _BACKOFF_MIN_S
+        while True:
+            self.link = LinkState.CONNECTING
+            began_ns = self._clock.monotonic_ns()
+            try:
+                await self._serve()
+            except* (aiomqtt.MqttError, OSError) as group:
+                logger.warning("link lost: %s", _first(group))
+            self.link = LinkState.WAITING
+            if (self._clock.monotonic_ns() - began_ns) * 1e-9 > self._edge.backoff_max_s:
+                backoff_s = _BACKOFF_MIN_S
+            await self._clock.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
+            backoff_s = min(2 * backoff_s, self._edge.backoff_max_s)
+
+    async def _serve(self) -> None:
+        name = self._edge.name
+        last = EdgeState(edge=name, online=False, t_ns=self._clock.wall_ns())
+        client = aiomqtt.Client(
+            self._mqtt.host,
+            self._mqtt.port,
+            identifier=f"edge-{name}",
+            username=self._mqtt.username or None,
+            password=self._mqtt.password.get_secret_value() or None,
+            protocol=aiomqtt.ProtocolVersion.V311,
+            keepalive=self._mqtt.keepalive_s,
+            clean_session=True,
+            will=aiomqtt.Will(topics.state_topic(name), pack(last), qos=1, retain=True),
+            tls_context=tls_context(self._mqtt),
+            timeout=_PUBLISH_TIMEOUT_S,
+            max_inflight_messages=self._edge.window,
+        )
+        client.pending_calls_threshold = self._edge.window + 8
+        async with client:
+            await client.subscribe([(topics.commit_topic(name), 1), (topics.desired_topic(name), 1)])
+            self._inflight.clear()
+            self._cursor = 0
+            self.link = LinkState.ONLINE
+            logger.info("connected to %s:%s", self._mqtt.host, self._mqtt.port)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._receive(client), name="uplink-receive")
+                    tasks.create_task(self._send(client), name="uplink-send")
+                    tasks.create_task(self._tell(client), name="uplink-state")
+            finally:
+                if self.link is LinkState.ONLINE and _being_cancelled():
+                    await self._say_goodbye(client)
+
+    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+        # A clean disconnect suppresses the last will, so the state is set by hand.
+        state = EdgeState(edge=self._edge.name, online=False, t_ns=self._clock.wall_ns())
+        try:
+            async with asyncio.timeout(2):
+                await client.publish(topics.state_topic(self._edge.name), pack(state), qos=1, retain=True)
+        except (aiomqtt.MqttError, TimeoutError) as error:
+            logger.debug("no goodbye: %s", error)
+
+    async def _send(self, client: aiomqtt.Client) -> None:
+        while True:
+            self._wake.clear()
+            late = self._overdue()
+            items = await self._courier.fetch(late) if late else []
+            self.resent += len(items)
+            room = self._edge.window - len(self._inflight)
+            if room > 0:
+                fresh = await self._courier.pending(self._cursor, room)
+                self._cursor = fresh[-1].id if fresh else self._cursor
+                items += fresh
+            if items:
+                await self._publish(client, items)
+                continue
+            try:
+                async with asyncio.timeout(self._edge.resend_s / 4):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _publish(self, client: aiomqtt.Client, items: list[Item]) -> None:
+        now = self._clock.monotonic_ns()
+        for item in items:
+            self._inflight[item.id] = (now, self._inflight.get(item.id, (0, 0))[1] + 1)
+        await asyncio.gather(*(client.publish(i.topic, i.payload, qos=1) for i in items))
+        self.sent += len(items)
+
+    def _overdue(self) -> list[int]:
+        # Each try waits twice as long: an ingester that is down must not fill the broker with copies.
+        now, patience = self._clock.monotonic_ns(), round(self._edge.resend_s * 1e9)
+        return [i for i, (sent, tries) in self._inflight.items() if now - sent > patience << min(tries - 1, 4)]
+
+    async def _receive(self, client: aiomqtt.Client) -> None:
+        commits, desired = topics.commit_topic(self._edge.name), topics.desired_topic(self._edge.name)
+        async for message in client.messages:
+            payload = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
+            try:
+                if message.topic.value == commits:
+                    await self._settle(unpack(payload, CommitReport))
+                elif message.topic.value == desired and payload:
+                    await self._on_desired(unpack(payload, Desired))
+            except DataError as error:
+                logger.warning("ignored a message on %s: %s", message.topic, error)
+
+    async def _settle(self, report: CommitReport) -> None:
+        for refusal in report.refused:
+            logger.error(
+                "the cloud refused stream %s at %s: %s", refusal.stream, refusal.first, refusal.detail or refusal.reason
+            )
+        for gone in await self._courier.settle(report):
+            self._inflight.pop(gone, None)
+        self._wake.set()
+
+    async def _tell(self, client: aiomqtt.Client) -> None:
+        while True:
+            self._state_changed.clear()
+            await client.publish(topics.state_topic(self._edge.name), pack(self._state()), qos=1, retain=True)
+            try:
+                async with asyncio.timeout(_STATE_EVERY_S):
+                    await self._state_changed.wait()
+            except TimeoutError:
+                continue
+
+
+def tls_context(mqtt: MqttSettings) -> ssl.SSLContext | None:
+    """The TLS context the settings ask for, or None for a plain connection.
+
+    Raises:
+        ConfigError: A certificate or key cannot be loaded.
+    """
+    if mqtt.ca_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(mqtt.ca_file))
+        if mqtt.cert_file is not None:
+            context.load_cert_chain(mqtt.cert_file, mqtt.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"mqtt TLS files: {error}", hint="Check mqtt.ca_file, cert_file and key_file.") from error
+    return context
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
