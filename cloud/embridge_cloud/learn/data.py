@@ -1,0 +1,223 @@
+"""Windows: what the learner sees, and how batches are drawn from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_shared.errors import DataError, Reason
+
+_VOCABULARIES = (("label", "gestures"), ("participant", "participants"), ("session", "sessions"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Windows of EMG, of pose, or of both at the same time.
+
+    Attributes:
+        emg: float32 (N, T, C), preprocessed and wearer-scaled; None in a pose-only set.
+        pose: float32 (N, Tp, 20), joint angles, rad, 100 Hz; None in an EMG-only set.
+        label: int64 (N,), index into `gestures`, -1 for none.
+        participant: int64 (N,), index into `participants`.
+        session: int64 (N,), index into `sessions`.
+        repetition: int64 (N,).
+        start_s: float64 (N,), start of the window in its session, s.
+        gestures: Names; the same name means the same gesture in every set.
+        participants: Pseudonyms.
+        sessions: Session ids.
+
+    Raises:
+        DataError: Lengths, indices or values do not fit together.
+    """
+
+    emg: NDArray[np.float32] | None
+    pose: NDArray[np.float32] | None
+    label: NDArray[np.int64]
+    participant: NDArray[np.int64]
+    session: NDArray[np.int64]
+    repetition: NDArray[np.int64]
+    start_s: NDArray[np.float64]
+    gestures: tuple[str, ...]
+    participants: tuple[str, ...]
+    sessions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.label)
+        if self.emg is None and self.pose is None:
+            raise DataError("windows need EMG or pose", reason=Reason.WRONG_SHAPE)
+        for name in ("emg", "pose"):
+            _check_signal(name, getattr(self, name), n)
+        for name in ("label", "participant", "session", "repetition", "start_s"):
+            if getattr(self, name).shape != (n,):
+                raise DataError(f"{name} must hold one value for each of {n} windows", reason=Reason.WRONG_SHAPE)
+        for name, names in _VOCABULARIES:
+            _check_vocabulary(name, getattr(self, name), getattr(self, names))
+        if not np.isfinite(self.start_s).all():
+            raise DataError("start_s is not finite")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def select(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> Windows:
+        """The windows a boolean mask or an index array names; vocabularies stay."""
+        picked: dict[str, Any] = {
+            f.name: value[mask] for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, **picked)
+
+    def of_gestures(self, names: Sequence[str]) -> Windows:
+        """The windows of the gestures named."""
+        return self.select(np.isin(self.label, [i for i, g in enumerate(self.gestures) if g in set(names)]))
+
+    def of_participants(self, names: Sequence[str]) -> Windows:
+        """The windows of the participants named."""
+        wanted = [i for i, p in enumerate(self.participants) if p in set(names)]
+        return self.select(np.isin(self.participant, wanted))
+
+    def without_pose(self) -> Windows:
+        """EMG alone: what an evaluation may see of the windows it tests."""
+        return replace(self, pose=None)
+
+    def without_emg(self) -> Windows:
+        """Pose alone: what a gallery may hold."""
+        return replace(self, emg=None)
+
+    def present(self, what: str) -> frozenset[str]:
+        """Names that occur: of "gestures", "participants" or "sessions"."""
+        index = next(field for field, names in _VOCABULARIES if names == what)
+        names = getattr(self, what)
+        return frozenset(names[i] for i in np.unique(getattr(self, index)) if i >= 0)
+
+    def digest(self) -> str:
+        """SHA-256 over every value and name, hex; equal for equal sets only."""
+        h = hashlib.sha256()
+        for f in fields(self):
+            value = getattr(self, f.name)
+            h.update(f.name.encode())
+            if isinstance(value, np.ndarray):
+                h.update(f"{value.dtype.str}{value.shape}".encode())
+                h.update(np.ascontiguousarray(value).data)
+            else:
+                h.update(repr(value).encode())
+        return h.hexdigest()
+
+
+def _check_signal(name: str, value: NDArray[np.float32] | None, n: int) -> None:
+    """Three axes, n rows, float32, finite."""
+    if value is None:
+        return
+    if value.ndim != 3 or len(value) != n or 0 in value.shape[1:]:
+        raise DataError(f"{name} must be ({n}, time, channels), not {value.shape}", reason=Reason.WRONG_SHAPE)
+    if value.dtype != np.float32:
+        raise DataError(f"{name} must be float32, not {value.dtype}", reason=Reason.WRONG_SHAPE)
+    if not np.isfinite(value).all():
+        raise DataError(f"{name} holds values that are not finite", hint="Drop windows over gaps when pairing.")
+
+
+def _check_vocabulary(name: str, index: NDArray[np.int64], names: tuple[str, ...]) -> None:
+    """Indices point into distinct names."""
+    lowest = -1 if name == "label" else 0
+    if len(set(names)) != len(names):
+        raise DataError(f"{name} vocabulary repeats a name")
+    if len(index) and not (lowest <= int(index.min()) and int(index.max()) < len(names)):
+        raise DataError(f"{name} points outside its vocabulary of {len(names)}")
+
+
+def concatenate(sets: Sequence[Windows]) -> Windows:
+    """Join sets with vocabularies of their own; a modality stays only where every set has it.
+
+    Raises:
+        DataError: There is no set, or shapes differ.
+    """
+    if not sets:
+        raise DataError("nothing to join", reason=Reason.TOO_LITTLE_DATA)
+    joined: dict[str, Any] = {}
+    for index, names in _VOCABULARIES:
+        union = tuple(dict.fromkeys(name for s in sets for name in getattr(s, names)))
+        place = {name: i for i, name in enumerate(union)}
+        joined[names] = union
+        # the last place serves index -1
+        maps = [np.array([*(place[n] for n in getattr(s, names)), -1], np.int64) for s in sets]
+        joined[index] = np.concatenate([m[getattr(s, index)] for m, s in zip(maps, sets, strict=True)])
+    for name in ("emg", "pose"):
+        parts = [getattr(s, name) for s in sets]
+        if any(p is None for p in parts):
+            joined[name] = None
+        elif len({p.shape[1:] for p in parts}) > 1:
+            raise DataError(f"{name} windows differ in shape: {sorted({p.shape[1:] for p in parts})}")
+        else:
+            joined[name] = np.concatenate(parts)
+    for name in ("repetition", "start_s"):
+        joined[name] = np.concatenate([getattr(s, name) for s in sets])
+    return Windows(**joined)
+
+
+def batches(
+    windows: Windows, size: int, rng: np.random.Generator, *, min_gap_s: float = 0.0
+) -> Iterator[NDArray[np.int64]]:
+    """Batches of one pass, each with every participant in proportion.
+
+    Two windows of one session start at least `min_gap_s` apart in a batch, because near-duplicates are false
+    negatives; what does not fit waits for the next batch. A last batch below half of `size` is dropped unless it is
+    the only one.
+    """
+    waiting = list(_interleaved(windows.participant, rng))
+    first = True
+    while waiting:
+        batch, waiting = _take(windows, waiting, size, min_gap_s)
+        if first or 2 * len(batch) >= size:
+            yield np.array(batch, np.int64)
+        elif len(waiting) == 0 or 2 * len(batch) < size:
+            return
+        first = False
+
+
+def _interleaved(participant: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order in which every stretch holds each participant in proportion."""
+    key = np.empty(len(participant))
+    for p in np.unique(participant):
+        rows = np.flatnonzero(participant == p)
+        key[rows] = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(key, kind="stable")
+
+
+def _take(
+    windows: Windows, order: list[np.int64], size: int, min_gap_s: float
+) -> tuple[list[np.int64], list[np.int64]]:
+    """The next batch and what is left, in order."""
+    batch: list[np.int64] = []
+    left: list[np.int64] = []
+    starts: dict[int, list[float]] = {}
+    for at, i in enumerate(order):
+        if len(batch) == size:
+            left.extend(order[at:])
+            break
+        taken = starts.setdefault(int(windows.session[i]), [])
+        start = float(windows.start_s[i])
+        if min_gap_s > 0 and any(abs(start - other) < min_gap_s for other in taken):
+            left.append(i)
+            continue
+        taken.append(start)
+        batch.append(i)
+    return batch, left
+
+
+def class_balanced(
+    label: NDArray[np.int64], rng: np.random.Generator, *, per_class: int | None = None
+) -> NDArray[np.int64]:
+    """Indices with equally many of each class (-1 left out): `per_class`, or as many as the rarest has.
+
+    Raises:
+        DataError: There is no labelled window.
+    """
+    classes, counts = np.unique(label[label >= 0], return_counts=True)
+    if len(classes) == 0:
+        raise DataError("no labelled window to balance", reason=Reason.TOO_LITTLE_DATA)
+    n = int(counts.min()) if per_class is None else min(per_class, int(counts.min()))
+    picks = [rng.choice(np.flatnonzero(label == c), n, replace=False) for c in classes]
+    return np.sort(np.concatenate(picks))

@@ -1,0 +1,162 @@
+"""The aligned model: a trainable EMG side that speaks the language of a frozen pose encoder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from embridge_cloud.learn import objectives
+from embridge_cloud.learn.config import LearnConfig
+from embridge_cloud.learn.encoders import Encoder
+from embridge_cloud.learn.qformer import QFormer
+from embridge_shared.errors import DataError, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """One batch: the loss, its parts, and what the sanity figures are made from."""
+
+    total: Tensor
+    nce: Tensor
+    cascle: Tensor
+    mprl: Tensor
+    q: Tensor
+    v: Tensor
+    targets: Tensor
+
+
+class Bridge(nn.Module):
+    """EMG encoder, frozen pose encoder, Q-Former, temperature, centring vector and communities.
+
+    Args:
+        emg: Pre-trained EMG encoder; trained further.
+        pose: Pre-trained pose encoder; frozen here.
+        config: The run.
+    """
+
+    center: Tensor
+    centroids: Tensor
+
+    def __init__(self, emg: Encoder, pose: Encoder, config: LearnConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.emg = emg
+        self.pose = pose.requires_grad_(False)
+        self.qformer = QFormer(pose, config.encoder, config.qformer)
+        self.log_tau = nn.Parameter(torch.tensor(math.log(config.loss.tau_init)))
+        self.register_buffer("center", torch.zeros(config.encoder.width))
+        self.register_buffer("centroids", torch.zeros(0, config.encoder.width))
+
+    def train(self, mode: bool = True) -> Bridge:
+        """Switch modes; the pose encoder stays in evaluation mode."""
+        super().train(mode)
+        self.pose.eval()
+        return self
+
+    @property
+    def tau(self) -> Tensor:
+        """Temperature."""
+        return self.log_tau.exp()
+
+    def clamp_tau(self) -> None:
+        """Keep the temperature inside its bounds."""
+        loss = self.config.loss
+        with torch.no_grad():
+            self.log_tau.clamp_(math.log(loss.tau_min), math.log(loss.tau_max))
+
+    @torch.no_grad()
+    def vectors(self, pose: Tensor) -> Tensor:
+        """Poses (B, Tp, 20) to unit vectors v (B, d)."""
+        return functional.normalize(self.pose(pose)[:, 0].float() - self.center, dim=1)
+
+    def queries(self, emg: Tensor) -> Tensor:
+        """Windows (B, T, C) to unit queries q (B, M, d)."""
+        projected: Tensor = self.qformer.project(self.qformer(self.emg(emg)))
+        return projected
+
+    def losses(self, emg: Tensor, pose: Tensor, *, diversify: bool = False) -> Losses:
+        """InfoNCE + alpha CASCLe + lam MPRL of one batch.
+
+        Args:
+            emg: (B, T, C).
+            pose: (B, Tp, 20), window by window at the same time.
+            diversify: Add the penalty on equal queries.
+        """
+        loss = self.config.loss
+        states = self.qformer(self.emg(emg))
+        q, v = self.qformer.project(states), self.vectors(pose)
+        logits = objectives.similarity(q, v, loss.select) / self.tau
+        nce = objectives.info_nce(logits, symmetric=loss.symmetric)
+        with torch.no_grad():
+            rows = objectives.affinity(v, self.centroids, loss.cascle.keep, loss.cascle.affinity)
+            targets = objectives.soft_targets(rows, loss.cascle.tau)
+        soft = objectives.cascle(logits, targets, loss.cascle.softmax)
+        rebuilt = self.rebuild_error(states, pose) if loss.lam > 0 else nce.new_zeros(())
+        total = nce + loss.alpha * soft + loss.lam * rebuilt
+        if diversify:
+            total = total + loss.diversity * objectives.query_diversity(q)
+        return Losses(total, nce, soft, rebuilt, q.detach(), v, targets)
+
+    def rebuild_error(self, states: Tensor, pose: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Error on hidden pose patches, rebuilt from the query states (B, M, d) and the visible patches."""
+        mprl = self.config.loss.mprl
+        with torch.no_grad():
+            patches = self.pose.patches(pose)
+            tokens = self.pose.embed(patches)
+        if masked is None:
+            masked = objectives.span_mask(len(pose), patches.shape[1], mprl.ratio, mprl.span_tokens)
+        masked = masked.to(pose.device)
+        predicted = self.qformer.rebuild(states, tokens, masked, self.pose.position[1:])
+        return objectives.masked_error(predicted, patches, masked)
+
+
+def in_batches(values: NDArray[np.float32], size: int = 512) -> list[NDArray[np.float32]]:
+    """Slices small enough to embed at once."""
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+@torch.no_grad()
+def embed_poses(model: Bridge, pose: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Poses, float32 (N, Tp, 20), rad, to unit vectors (N, d).
+
+    Raises:
+        DataError: There is no pose, or windows of another shape.
+    """
+    given = _checked(pose, (model.config.pose.window, model.config.pose.channels), "pose")
+    model.eval()
+    device = model.center.device
+    parts = [model.vectors(torch.from_numpy(part).to(device)).cpu().numpy() for part in in_batches(given)]
+    return np.concatenate(parts) if parts else np.zeros((0, model.center.shape[0]), np.float32)
+
+
+@torch.no_grad()
+def embed_emg(model: Bridge, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """EMG, float32 (N, T, C), to unit queries (N, M, d).
+
+    Raises:
+        DataError: There is no EMG, or windows of another shape.
+    """
+    given = _checked(emg, (model.config.emg.window, model.config.emg.channels), "EMG")
+    model.eval()
+    device = model.center.device
+    parts = [model.queries(torch.from_numpy(part).to(device)).cpu().numpy() for part in in_batches(given)]
+    if parts:
+        return np.concatenate(parts)
+    return np.zeros((0, model.config.qformer.queries, model.center.shape[0]), np.float32)
+
+
+def _checked(values: NDArray[np.float32] | None, shape: tuple[int, int], what: str) -> NDArray[np.float32]:
+    """Windows of the shape the model was made for."""
+    if values is None or values.ndim != 3 or values.shape[1:] != shape:
+        raise DataError(
+            f"{what} windows must be (N, {shape[0]}, {shape[1]}), not {None if values is None else values.shape}",
+            reason=Reason.WRONG_SHAPE,
+            hint="Cut windows with the configuration the model was trained with.",
+        )
+    return np.ascontiguousarray(values, np.float32)

@@ -1,0 +1,119 @@
+"""What every training stage shares: device, seeds, optimiser, schedule and progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embridge_cloud.learn.config import OptimiserConfig
+from embridge_shared.errors import ConfigError, ModelError, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        stage: "emg_mae", "pose_mae" or "align".
+        step: Steps done.
+        total: Steps of the stage.
+        loss: Latest loss.
+    """
+
+    stage: str
+    step: int
+    total: int
+    loss: float
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """Take no notice."""
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """The device a run uses.
+
+    Raises:
+        ConfigError: An accelerator was asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda', but there is no accelerator", hint="Use device = 'auto'.")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def reproducible(seed: int, threads: int, device: torch.device) -> Iterator[None]:
+    """Seed torch and bound its threads; the caller's random state and thread count come back afterwards."""
+    before = torch.get_num_threads()
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def autocast(config: OptimiserConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 on an accelerator, nothing on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.bf16 and device.type == "cuda")
+
+
+class Stepper:
+    """AdamW with weight decay on matrices only, linear warm-up, cosine decay and clipping.
+
+    Args:
+        groups: (parameters, learning rate) pairs.
+        config: Decay, warm-up and clipping.
+        total: Steps of the stage.
+    """
+
+    def __init__(self, groups: Iterable[tuple[list[nn.Parameter], float]], config: OptimiserConfig, total: int) -> None:
+        split: list[dict[str, Any]] = []
+        for parameters, lr in groups:
+            matrices = [p for p in parameters if p.ndim >= 2]
+            others = [p for p in parameters if p.ndim < 2]
+            split.append({"params": matrices, "lr": lr, "weight_decay": config.weight_decay})
+            split.append({"params": others, "lr": lr, "weight_decay": 0.0})
+        self._parameters = [p for group in split for p in group["params"]]
+        self._clip = config.clip_norm
+        self._optimiser = torch.optim.AdamW([g for g in split if g["params"]], betas=(0.9, 0.95))
+        warm = max(1, round(config.warmup * total))
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, factor)
+
+    def step(self, loss: Tensor) -> float:
+        """One update; returns the loss.
+
+        Raises:
+            ModelError: The loss is not finite.
+        """
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ModelError(
+                f"training diverged: loss {value}",
+                reason=Reason.INVALID,
+                hint="Lower the learning rate and look at the scale of the EMG.",
+            )
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._optimiser.step()
+        self._schedule.step()
+        return value

@@ -1,0 +1,216 @@
+"""The whole run: two masked pre-trainings, the alignment, and what is known about it afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embridge_cloud.learn import align as alignment
+from embridge_cloud.learn import evaluate, leakage
+from embridge_cloud.learn.config import LearnConfig
+from embridge_cloud.learn.data import Windows, class_balanced
+from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses
+from embridge_cloud.learn.optim import ProgressCallback, ignore_progress, reproducible, resolve_device
+from embridge_cloud.learn.pretrain import (
+    History,
+    MaeRun,
+    Pretrained,
+    emg_statistics,
+    new_encoder,
+    pose_statistics,
+    train_mae,
+)
+from embridge_cloud.learn.trained import Lineage, Sanity, Trained, statistics_of
+from embridge_shared.errors import DataError, OperatorError, Reason
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain_encoders(
+    windows: Windows,
+    config: LearnConfig,
+    *,
+    seed: int,
+    poses: Windows | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> Pretrained:
+    """First stage: both encoders by masked reconstruction.
+
+    Args:
+        windows: The train split, with EMG and pose.
+        config: The run.
+        seed: The same seed, data and threads give the same encoders.
+        poses: Further windows whose pose, and only that, joins in.
+        progress: Told after every step.
+
+    Raises:
+        DataError: A modality is missing, of another shape, or too small.
+    """
+    emg, pose = _modalities(windows, config)
+    if poses is not None:
+        if poses.pose is None or poses.pose.shape[1:] != pose.shape[1:]:
+            raise DataError("extra pose windows hold no pose of this shape", reason=Reason.WRONG_SHAPE)
+        pose = np.concatenate([pose, poses.pose])
+    device = resolve_device(config.device)
+    history: History = {}
+    order = np.random.default_rng([seed, 1])
+    with reproducible(seed, config.threads, device):
+        emg_encoder = new_encoder(config.emg, config, emg_statistics(emg)).to(device)
+        run = MaeRun("emg_mae", config.emg_mae, config.optimiser, device, progress)
+        train_mae(emg_encoder, emg, run, order)
+        history["emg_mae"] = run.history
+        pose_encoder = new_encoder(config.pose, config, pose_statistics(pose)).to(device)
+        run = MaeRun("pose_mae", config.pose_mae, config.optimiser, device, progress)
+        train_mae(pose_encoder, pose, run, order)
+        history["pose_mae"] = run.history
+    extra = poses.present("gestures") if poses is not None else frozenset()
+    return Pretrained(
+        emg=emg_encoder.cpu(),
+        pose=pose_encoder.cpu(),
+        history=history,
+        pose_gestures=windows.present("gestures") | extra,
+        data=(windows.digest(), *((poses.digest(),) if poses is not None else ())),
+        seed=seed,
+    )
+
+
+def train(
+    windows_train: Windows,
+    windows_val: Windows | None,
+    config: LearnConfig,
+    *,
+    seed: int,
+    progress: ProgressCallback = ignore_progress,
+    unseen: tuple[str, ...] = (),
+    poses: Windows | None = None,
+    pretrained: Pretrained | None = None,
+    shuffle_pairs: bool = False,
+) -> Trained:
+    """Learn to speak the pose encoder's language from EMG.
+
+    Args:
+        windows_train: Pairs of the training participants.
+        windows_val: Pairs of other participants, seen gestures only; None or empty to go without validation.
+        config: The run.
+        seed: The same seed, data and threads give the same model.
+        progress: Told after every step.
+        unseen: Gestures whose EMG must occur in neither set.
+        poses: Further windows whose pose alone joins the first stage; ignored with `pretrained`.
+        pretrained: Encoders of an earlier first stage on the same windows, for controls and ablations.
+        shuffle_pairs: Control: permute the poses among the training windows, everything else equal.
+
+    Raises:
+        LeakageError: Splits share people, sessions or moments, or hold EMG of unseen gestures.
+        DataError: A modality is missing, of another shape, or too small.
+        OperatorError: `pretrained` comes from other windows.
+        ModelError: Training diverged.
+    """
+    pose = _modalities(windows_train, config)[1]
+    _check_splits(windows_train, windows_val, config, unseen)
+    if pretrained is None:
+        pretrained = pretrain_encoders(windows_train, config, seed=seed, poses=poses, progress=progress)
+    elif windows_train.digest() != pretrained.data[0]:
+        raise OperatorError(
+            "the pre-trained encoders come from other windows", hint="Run the first stage on these windows."
+        )
+    device = resolve_device(config.device)
+    rng = np.random.default_rng([seed, 2])
+    with reproducible(seed + 1, config.threads, device):
+        model = Bridge(*pretrained.copies(), config).to(device)
+        cosine = alignment.prepare(model, pose, seed=seed)
+        pairs = replace(windows_train, pose=pose[rng.permutation(len(pose))]) if shuffle_pairs else windows_train
+        run = alignment.AlignRun(device, progress, _validation(windows_train, windows_val, config, seed))
+        history = pretrained.history | alignment.align(model, pairs, run, rng)
+        reliance = alignment.rebuild_reliance(model, pairs, rng) if config.loss.lam > 0 else 1.0
+    model = model.cpu().eval()
+    return Trained(
+        model=model,
+        config=config,
+        history=history,
+        lineage=_lineage(model, windows_train, pretrained, seed=seed, shuffled=shuffle_pairs),
+        sanity=_sanity(model, history, cosine, reliance),
+    )
+
+
+def _modalities(windows: Windows, config: LearnConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """EMG and pose of the shapes the configuration says."""
+    for value, signal, name in ((windows.emg, config.emg, "EMG"), (windows.pose, config.pose, "pose")):
+        wanted = (signal.window, signal.channels)
+        if value is None or value.shape[1:] != wanted:
+            raise DataError(
+                f"training needs {name} windows of {wanted}, not {None if value is None else value.shape[1:]}",
+                reason=Reason.WRONG_SHAPE,
+                hint=f"Set {name.lower()}.window and {name.lower()}.channels to the shape of the windows.",
+            )
+    if windows.emg is None or windows.pose is None:
+        raise DataError("training needs EMG and pose", reason=Reason.WRONG_SHAPE)
+    return windows.emg, windows.pose
+
+
+def _check_splits(train_: Windows, val: Windows | None, config: LearnConfig, unseen: tuple[str, ...]) -> None:
+    """Leakage rules that hold before training."""
+    leakage.check_unseen(train_, unseen)
+    if val is None or len(val) == 0:
+        return
+    leakage.check_participants(train_.present("participants"), val.present("participants"), what="validation")
+    leakage.check_sessions(train_.present("sessions"), val.present("sessions"), what="validation")
+    leakage.check_overlap(train_, val, config.emg.window_s)
+    leakage.check_unseen(val, unseen, what="validation")
+
+
+def _validation(
+    train_: Windows, val: Windows | None, config: LearnConfig, seed: int
+) -> Callable[[Bridge], float] | None:
+    """Zero-shot balanced accuracy of other people's seen gestures against the training poses."""
+    if val is None or len(val) == 0:
+        return None
+    shared = sorted(train_.present("gestures") & val.present("gestures"))
+    if len(shared) < 2:
+        return None
+    gallery, tested = train_.without_emg().of_gestures(shared), val.without_pose().of_gestures(shared)
+    picked = class_balanced(gallery.label, np.random.default_rng([seed, 3]))
+    gallery = gallery.select(picked)
+    place = {g: i for i, g in enumerate(shared)}
+    labels = np.array([place[gallery.gestures[i]] for i in gallery.label])
+    truth = np.array([place[tested.gestures[i]] for i in tested.label])
+
+    def score_of(model: Bridge) -> float:
+        similarity = evaluate.gallery_similarity(embed_emg(model, tested.emg), embed_poses(model, gallery.pose))
+        found = evaluate.knn(similarity, labels, classes=len(shared), k=config.evaluate.k)
+        return evaluate.balanced_accuracy(truth, found)
+
+    return score_of
+
+
+def _lineage(model: Bridge, windows: Windows, pretrained: Pretrained, *, seed: int, shuffled: bool) -> Lineage:
+    """Where the model comes from."""
+    return Lineage(
+        seed=seed,
+        config=model.config.digest(),
+        data=pretrained.data,
+        statistics=leakage.statistics_digest(statistics_of(model)),
+        participants=tuple(sorted(windows.present("participants"))),
+        sessions=tuple(sorted(windows.present("sessions"))),
+        emg_gestures=tuple(sorted(windows.present("gestures"))),
+        pose_gestures=tuple(sorted(pretrained.pose_gestures)),
+        shuffled=shuffled,
+    )
+
+
+def _sanity(model: Bridge, history: History, cosine: float, reliance: float) -> Sanity:
+    """Figures at the end, over the last ten steps."""
+    last = {name: float(np.mean(values[-10:])) for name, values in history.items()}
+    return Sanity(
+        pose_cosine=cosine,
+        centered=bool(torch.any(model.center != 0)),
+        query_usage=last["query_usage"],
+        query_cosine=last["query_cosine"],
+        target_entropy=last["target_entropy"],
+        neighbour_mass=last["neighbour_mass"],
+        rebuild_reliance=reliance,
+    )
