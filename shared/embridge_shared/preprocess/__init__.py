@@ -17,7 +17,7 @@ from embridge_shared.preprocess.config import (
     config_hash,
 )
 from embridge_shared.preprocess.frontend import Features, FrontEnd, run, run_chunks
-from embridge_shared.preprocess.scale import WearerScale, fit_wearer_scale
+from embridge_shared.preprocess.scale import WearerScale, fit_scale, fit_wearer_scale
 from embridge_shared.preprocess.windows import Window, Windower, pose_windows, windows
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "WindowConfig",
     "Windower",
     "config_hash",
+    "fit_scale",
     "fit_wearer_scale",
     "pose_windows",
     "run",

@@ -97,3 +97,24 @@ def fit_wearer_scale(
         )
     gain = 1 / np.maximum(top - rest, span_floor * typical)
     return WearerScale(offset=tuple(map(float, rest)), gain=tuple(map(float, gain)), clip=clip)
+
+
+def fit_scale(config: ScaleConfig, features: NDArray[np.float32]) -> WearerScale:
+    """Fit a wearer's scale as a release asks for it.
+
+    Args:
+        config: The release's choice; "none" gives the scale that changes nothing.
+        features: Unlabelled features (T, C), any order.
+
+    Raises:
+        DataError: As `fit_wearer_scale`.
+    """
+    if config.kind == "none":
+        return WearerScale.identity(features.shape[1])
+    return fit_wearer_scale(
+        features,
+        rest_quantile=config.rest_quantile,
+        top_quantile=config.top_quantile,
+        span_floor=config.span_floor,
+        clip=config.clip,
+    )

@@ -1,0 +1,1 @@
+"""Decoding: raw samples to gesture scores with a verified release."""

@@ -1,0 +1,159 @@
+"""The encoder of a release on ONNX Runtime: one thread and no spinning, for a second core belongs to the radio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from embridge_shared.clock import Clock, SystemClock
+from embridge_shared.errors import DataError, ModelError, Reason
+from embridge_shared.manifest import Manifest
+from embridge_shared.release import ENCODER, ENCODER_INT8, Bundle
+
+_INPUT: Final = "windows"
+_OUTPUT: Final = "queries"
+_QUIET: Final = 3  # errors only
+_HINT: Final = "The running release stays; report this release to who trained it."
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """How close the encoder came to the golden answers.
+
+    Attributes:
+        cosine: Least cosine of a query.
+        score: Largest difference of a score.
+        compute_s: Median time of one window, s.
+    """
+
+    cosine: float
+    score: float
+    compute_s: float
+
+
+class Decoder:
+    """Windows to gesture scores.
+
+    Args:
+        bundle: A verified release.
+        int8: Run the quantised encoder.
+
+    Raises:
+        ModelError: MALFORMED: the encoder cannot be loaded; INCOMPATIBLE: it does not take or give what the manifest
+            says.
+    """
+
+    def __init__(self, bundle: Bundle, *, int8: bool = True) -> None:
+        self.bundle = bundle
+        self.int8 = int8
+        self._score = bundle.scorer()
+        self._session = _session(bundle.files[ENCODER_INT8 if int8 else ENCODER], bundle.manifest)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The release's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Gesture labels in the order of the scores (G,)."""
+        return tuple(gesture.label for gesture in self.manifest.gestures)
+
+    def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embed one window.
+
+        Windows go one at a time: a quantised encoder derives its ranges from all it is given, and an answer must
+        not depend on what else was waiting.
+
+        Args:
+            window: Scaled features, float32 (T, C).
+
+        Returns:
+            L2-normalised queries, float32 (M, d).
+
+        Raises:
+            DataError: WRONG_SHAPE.
+            ModelError: SELF_TEST: the encoder answered something that is not a finite number.
+        """
+        m = self.manifest
+        if window.shape != (m.window, m.channels):
+            raise DataError(
+                f"{m.release} takes windows ({m.window}, {m.channels}), not {window.shape}", reason=Reason.WRONG_SHAPE
+            )
+        (queries,) = self._session.run([_OUTPUT], {_INPUT: np.asarray(window, np.float32)[None]})
+        answer: NDArray[np.float32] = queries[0]
+        if answer.shape != (m.queries, m.dim) or not np.isfinite(answer).all():
+            raise ModelError(f"{m.release} gave no finite ({m.queries}, {m.dim})", reason=Reason.SELF_TEST, hint=_HINT)
+        return answer
+
+    def scores(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score one window: float32 (T, C) to one score a gesture, float32 (G,); raises as `embed`."""
+        return self._score(self.embed(window))
+
+    def self_test(self, clock: Clock | None = None) -> SelfTest:
+        """Replay the golden windows, as live decoding would run them.
+
+        Args:
+            clock: Times the windows; the system's by default.
+
+        Raises:
+            ModelError: SELF_TEST: a query or a score is further off than the manifest tolerates, or not finite.
+        """
+        clock = clock or SystemClock()
+        golden, tolerances = self.bundle.golden, self.manifest.tolerances
+        least = tolerances.int8_cosine if self.int8 else tolerances.cosine
+        most = tolerances.int8_score if self.int8 else tolerances.score
+        cosine, score, took_ns = 1.0, 0.0, []
+        for window, queries, scores in zip(golden.windows, golden.queries, golden.scores, strict=True):
+            begin = clock.monotonic_ns()
+            found = self.embed(window)
+            found_scores = self._score(found)
+            took_ns.append(clock.monotonic_ns() - begin)
+            norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(queries, axis=-1)
+            cosine = min(cosine, float(((found * queries).sum(axis=-1) / np.maximum(norms, 1e-12)).min()))
+            score = max(score, float(np.abs(found_scores - scores).max()))
+        if not (cosine >= least and score <= most):
+            raise ModelError(
+                f"{self.manifest.release} fails its self-test: cosine {cosine:.4f} (least {least}), "
+                f"score off by {score:.4f} (most {most}).",
+                reason=Reason.SELF_TEST,
+                hint=_HINT,
+            )
+        return SelfTest(cosine, score, float(np.median(took_ns)) * 1e-9)
+
+
+def _session(model: bytes, manifest: Manifest) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _QUIET
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base but this
+        raise ModelError(
+            f"the encoder of {manifest.release} cannot be loaded: {str(error).splitlines()[0]}",
+            reason=Reason.MALFORMED,
+            hint=_HINT,
+        ) from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    takes = _fits(inputs, _INPUT, (manifest.window, manifest.channels))
+    if not takes or not _fits(outputs, _OUTPUT, (manifest.queries, manifest.dim)):
+        found = [(i.name, i.type, i.shape) for i in (*inputs, *outputs)]
+        raise ModelError(
+            f"the encoder of {manifest.release} has {found} where {_INPUT} and {_OUTPUT} are due",
+            reason=Reason.INCOMPATIBLE,
+            hint=_HINT,
+        )
+    return session
+
+
+def _fits(ports: list[Any], name: str, shape: tuple[int, int]) -> bool:
+    if len(ports) != 1 or ports[0].name != name or ports[0].type != "tensor(float)" or len(ports[0].shape) != 3:
+        return False
+    free, *rest = ports[0].shape
+    return free != 0 and all(isinstance(f, str | None) or f == n for f, n in zip(rest, shape, strict=True))
