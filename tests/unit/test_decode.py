@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from embridge_edge.decode.calibration import CalibrationStore, calibrate
+from embridge_edge.decode.calibration import FOLDER, CalibrationStore, calibrate, load_calibration, save_calibration
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
-from embridge_shared.errors import DataError, ModelError, Reason
+from embridge_shared.errors import DataError, ModelError, OperatorError, Reason
 from embridge_shared.preprocess import FrontEndConfig, ScaleConfig, WearerScale, run, windows
 from embridge_shared.release import (
     ENCODER,
@@ -175,27 +175,27 @@ def test_streaming_gives_what_training_would_see(bundle):
     for size in (13, 200, len(raw)):
         stream = StreamDecoder(decoder, SPEC, scale)
         got = [d for at in range(0, len(raw), size) for d in stream.push(raw[at : at + size], at)]
-        assert [d.index for d in got] == ends.tolist()
-        assert [d.sample for d in got] == [(end - 1) * 20 for end in ends]
+        assert [d.end for d in got] == ends.tolist()
+        assert [d.index for d in got] == [(end - 1) * 20 for end in ends]
         assert np.array_equal(np.stack([d.scores for d in got]), want)
-    steady = {int(d.sample // 2000): int(d.scores.argmax()) for d in got if d.sample % 2000 > 1800}
+    steady = {int(d.index // 2000): int(d.scores.argmax()) for d in got if d.index % 2000 > 1800}
     assert [steady[s] for s in (1, 2, 3)] == [0, 1, 2]
 
 
 def test_gaps_and_latency(bundle):
     stream = StreamDecoder(Decoder(bundle), SPEC, WearerScale.identity(C), clock=Ticks())
     before = stream.push(movement())
-    assert before[-1].index == 600
+    assert before[-1].end == 600
     assert before[-1].flawed == 0
     assert before[0].flawed == 1
     assert before[0].latency_s == pytest.approx(1e-3)
     assert stream.push(movement(0.1)[:100], 12050)[-1].flawed == pytest.approx(3 / T)
     stream.skip(10_000)
     after = stream.push(movement())
-    assert after[0].index == -(-((12150 + 10_000) // 20 + 1 + T) // 5) * 5
+    assert after[0].end == -(-((12150 + 10_000) // 20 + 1 + T) // 5) * 5
     assert after[0].flawed == 1
     stream.reset()
-    assert stream.push(movement())[0].index == before[0].index
+    assert stream.push(movement())[0].end == before[0].end
 
 
 def test_another_band_is_refused(bundle):
@@ -224,6 +224,14 @@ def test_calibrations_are_kept_per_participant_release_and_band(tmp_path):
     assert store.forget("p 1") == 0
     assert store.forget("p 1/é") == 1
     assert store.load("p 1/é", PREPROCESS, SPEC) is None
+
+
+def test_a_session_without_calibration_is_refused(tmp_path):
+    with pytest.raises(OperatorError, match="Calibrate again"):
+        load_calibration(tmp_path, "p1", PREPROCESS, SPEC)
+    made = calibrate("p1", PREPROCESS, SPEC, [(0, movement())], created_ns=1)
+    assert save_calibration(tmp_path, made).parent == tmp_path / FOLDER
+    assert load_calibration(tmp_path, "p1", PREPROCESS, SPEC) == made
 
 
 def test_a_damaged_calibration_says_so(tmp_path):

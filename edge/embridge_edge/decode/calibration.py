@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_shared.archive import write_atomically
-from embridge_shared.errors import DataError, EmbridgeError, Reason
+from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
 from embridge_shared.preprocess import PreprocessConfig, WearerScale, config_hash, fit_scale, run_chunks
 from embridge_shared.signal import StreamSpec
 
+FOLDER = "calibrations"
 _HINT = "Calibrate again: rest for a few seconds, then make every known gesture once or more."
 
 
@@ -85,7 +86,7 @@ class CalibrationStore:
     """Calibrations on disk, one file a participant and key.
 
     Args:
-        folder: Under the edge's state folder; made when first written to.
+        folder: Its folder; made when first written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,6 +126,34 @@ class CalibrationStore:
 
     def _path(self, participant: str, key: str) -> Path:
         return self._folder / f"{_file_name(participant)}@{key[:16]}.json"
+
+
+def save_calibration(state_dir: Path, calibration: Calibration) -> Path:
+    """Keep a calibration under the edge's state folder; return its file."""
+    return CalibrationStore(state_dir / FOLDER).save(calibration)
+
+
+def load_calibration(state_dir: Path, participant: str, preprocess: PreprocessConfig, spec: StreamSpec) -> Calibration:
+    """The calibration a session needs.
+
+    Args:
+        state_dir: The edge's state folder.
+        participant: Pseudonym.
+        preprocess: The release's.
+        spec: The stream that will be decoded.
+
+    Raises:
+        OperatorError: NOT_FOUND: the participant has none for this release and band.
+        DataError: MALFORMED: the file is damaged.
+    """
+    found = CalibrationStore(state_dir / FOLDER).load(participant, preprocess, spec)
+    if found is None:
+        raise OperatorError(
+            f"{participant!r} has no calibration for this release and {spec.device or spec.name!r}.",
+            reason=Reason.NOT_FOUND,
+            hint=_HINT,
+        )
+    return found
 
 
 def _file_name(participant: str) -> str:

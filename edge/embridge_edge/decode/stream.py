@@ -20,15 +20,15 @@ class Decoded:
     """The scores of one window.
 
     Attributes:
-        index: Absolute feature index after the window; a multiple of the hop.
-        sample: Index of the newest raw sample it rests on.
+        index: Index of the newest raw sample of the stream it rests on.
+        end: Absolute feature index after the window; a multiple of the hop.
         scores: One a gesture, in the release's order, float32 (G,).
         flawed: Share of the window that rests on held samples or unsettled filters.
         latency_s: From the arrival of the samples that completed the window to its scores, s.
     """
 
     index: int
-    sample: int
+    end: int
     scores: NDArray[np.float32]
     flawed: float
     latency_s: float
@@ -91,7 +91,7 @@ class StreamDecoder:
         out = []
         for window in self._windower.push(self._front_end.feed(raw, first)):
             scores = self.decoder.scores(self._scale.apply(window.values))
-            sample = self._front_end.input_index(window.end - 1)
+            newest = self._front_end.input_index(window.end - 1)
             latency_s = (self._clock.monotonic_ns() - arrived_ns) * 1e-9
-            out.append(Decoded(window.end, sample, scores, window.flawed, latency_s))
+            out.append(Decoded(newest, window.end, scores, window.flawed, latency_s))
         return out
