@@ -1,0 +1,1 @@
+"""The store: a hot DuckDB file while a session is recorded, sealed Parquet afterwards."""

@@ -1,0 +1,207 @@
+"""The hot store: one DuckDB file, one writer, nothing acknowledged before its commit."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+import duckdb
+
+from embridge_cloud.store.columns import insert, write_batch
+from embridge_cloud.store.failures import NotSealableError, StoreError
+from embridge_cloud.store.manifest import Manifest
+from embridge_cloud.store.ranges import CommittedRanges
+from embridge_cloud.store.reader import Reader
+from embridge_cloud.store.rows import Batch, QuarantineRow
+from embridge_cloud.store.schema import CATALOG, attach, migrate
+from embridge_shared.errors import Reason
+
+logger = logging.getLogger(__name__)
+
+_FULL = ("no space left", f"errno {errno.ENOSPC}", "disk quota", "file too large", "out of disk")
+_BROKEN = ("invalidated", "fatal error", "connection already closed")
+
+
+class HotStore:
+    """Sessions being recorded, and the catalogue of those that were.
+
+    The quarantine is bounded by `quarantine_max_bytes`. When it is full, messages nobody vouches for (foreign,
+    damaged, of a session not yet opened) are counted and not kept: no edge was told to forget them, so nothing
+    recorded is lost. What an edge is told to forget is kept even beyond the bound.
+
+    Attributes:
+        path: The file.
+        read: Questions to it; usable from any thread.
+        quarantine_skipped: Messages the full quarantine did not take.
+    """
+
+    def __init__(self, path: Path, *, quarantine_max_bytes: int = 256 << 20) -> None:
+        self.path = path
+        self.quarantine_skipped = 0
+        self._quarantine_max_bytes = quarantine_max_bytes
+        self._lock = threading.RLock()
+        self._root: duckdb.DuckDBPyConnection | None = None
+        self._writer: duckdb.DuckDBPyConnection | None = None
+        self._quarantine_bytes = 0
+        self.read = Reader(self._cursor)
+
+    def open(self) -> HotStore:
+        """Open the file, creating and migrating it as needed.
+
+        Raises:
+            StoreLockedError: Another process has it.
+            StoreError: It cannot be opened.
+            DataError: Its schema is newer than this code.
+        """
+        self._root = attach(self.path)
+        try:
+            migrate(self._root)
+            self._writer = self._cursor()
+            self._quarantine_bytes = self.read.quarantined_bytes()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Close the file, which also checkpoints it; safe to call twice."""
+        with self._lock:
+            for connection in (self._writer, self._root):
+                if connection is not None:
+                    connection.close()
+            self._writer = self._root = None
+
+    def reopen(self) -> None:
+        """Close and open again, after an error that makes the connection useless."""
+        with self._lock:
+            self.close()
+            self.open()
+
+    def __enter__(self) -> HotStore:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def quarantine_bytes(self) -> int:
+        """Size of the quarantine."""
+        return self._quarantine_bytes
+
+    def coverage(self, session: UUID) -> dict[int, CommittedRanges]:
+        """What is held of each stream by ordinal, and of the events under -1."""
+        return self.read.coverage(session)
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch in one transaction; writing it again changes nothing.
+
+        Raises:
+            StoreError: The database refused; nothing of it was kept, or all of it was and the answer was lost.
+        """
+        kept = self._admit(list(batch.quarantined.values()))
+        with self._lock, _Transaction(self._connection()) as connection:
+            write_batch(connection, batch, kept)
+        self.quarantine_skipped += len(batch.quarantined) - len(kept)
+        if batch.quarantined or batch.released:
+            self._quarantine_bytes = self.read.quarantined_bytes()
+
+    def register_sealed(self, manifest: Manifest, path: Path) -> None:
+        """Put a sealed session on record and let go of its hot rows, in one transaction.
+
+        Raises:
+            NotSealableError: The hot rows are not what was sealed.
+            StoreError: The database refused.
+        """
+        session = str(manifest.session.id)
+        with self._lock, _Transaction(self._connection()) as connection:
+            for part in manifest.streams:
+                count = "SELECT coalesce(sum(n), 0) FROM chunks WHERE session = ? AND stream = ?"
+                hot = connection.execute(count, [session, part.stream]).fetchall()[0][0]
+                if hot != part.rows:
+                    raise NotSealableError(
+                        f"session {session} changed under the seal: {part.name} holds {hot}, {part.rows} sealed."
+                    )
+            connection.execute(
+                "INSERT INTO sealed_sessions VALUES (?, ?, ?, ?)",
+                [session, str(path), manifest.content_hash, manifest.sealed_ns],
+            )
+            rows = [(session, p.stream, str(path / p.file), p.sha256, p.rows, p.bytes) for p in manifest.streams]
+            insert(connection, "sealed", rows)
+            ranges = [(session, p.stream, a, b) for p in manifest.streams for a, b in p.stored()]
+            insert(connection, "sealed_ranges", ranges)
+            connection.execute("DELETE FROM chunks WHERE session = ?", [session])
+
+    def _admit(self, rows: Sequence[QuarantineRow]) -> list[QuarantineRow]:
+        """Those of `rows` the quarantine has room for, and those that are owed."""
+        size = self._quarantine_bytes
+        kept = []
+        for row in rows:
+            if row.owed or size + len(row.payload) <= self._quarantine_max_bytes:
+                kept.append(row)
+                size += len(row.payload)
+        return kept
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        if self._root is None:
+            raise StoreError(
+                f"the store {self.path} is not open", reason=Reason.INVALID, hint="Open it first.", reopen=True
+            )
+        cursor = self._root.cursor()
+        cursor.execute(f"USE {CATALOG}")
+        return cursor
+
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        if self._writer is None:
+            self._writer = self._cursor()
+        return self._writer
+
+
+class _Transaction:
+    """Commits at the end, rolls back on any error and translates the database's own."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> duckdb.DuckDBPyConnection:
+        try:
+            self._connection.begin()
+        except duckdb.Error as error:
+            raise _translate(error) from error
+        return self._connection
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self._connection.commit()
+                return
+        except duckdb.Error as failed:
+            error = failed
+        try:
+            self._connection.rollback()
+        except duckdb.Error as failed:
+            logger.debug("rollback: %s", failed)
+        if isinstance(error, duckdb.Error):
+            raise _translate(error) from error
+
+
+def _translate(error: duckdb.Error) -> StoreError:
+    text = str(error)
+    low = text.lower()
+    if any(mark in low for mark in _FULL):
+        return StoreError(
+            f"the store's disk is full: {text}",
+            reason=Reason.DISK_FULL,
+            hint="Make room; edges keep what was not committed.",
+            reopen=any(mark in low for mark in _BROKEN),
+        )
+    return StoreError(
+        f"the database refused a transaction: {text}",
+        reason=Reason.INVALID,
+        hint="Edges keep what was not committed.",
+        reopen=isinstance(error, (duckdb.FatalException, duckdb.ConnectionException))
+        or any(mark in low for mark in _BROKEN),
+    )

@@ -1,0 +1,297 @@
+"""Sealed sessions, read only: what training, exports and people work with, without the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_cloud.store.manifest import (
+    INDEX,
+    MANIFEST,
+    TIME,
+    ContentDigest,
+    FileEntry,
+    Manifest,
+    StreamEntry,
+    column_names,
+    content_hash,
+    file_sha256,
+    read_manifest,
+)
+from embridge_cloud.store.ranges import Range, RangeSet
+from embridge_shared.errors import DataError, Reason
+from embridge_shared.session import CueShown, Event, Repetition, Session
+from embridge_shared.signal import Arrivals, StreamSpec
+
+if TYPE_CHECKING:
+    import polars as pl
+
+logger = logging.getLogger(__name__)
+
+
+class NumberedEvent(msgspec.Struct, frozen=True):
+    """An event and its number in the session."""
+
+    seq: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples of one stream.
+
+    Attributes:
+        index: Sample indices, int64 (n,); a jump is loss.
+        t_ns: Unix time of each, int64 (n,).
+        values: Raw samples, (n, channels), of the stream's dtype.
+    """
+
+    index: NDArray[np.int64]
+    t_ns: NDArray[np.int64]
+    values: NDArray[Any]
+
+
+class SealedSession:
+    """One sealed session.
+
+    Args:
+        directory: Its folder.
+
+    Attributes:
+        directory: Its folder.
+        manifest: What it says of itself.
+
+    Raises:
+        DataError: The folder holds no readable manifest.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.manifest: Manifest = read_manifest(directory)
+
+    @property
+    def session(self) -> Session:
+        """Who, what, where."""
+        return self.manifest.session
+
+    @property
+    def id(self) -> UUID:
+        """Its id."""
+        return self.manifest.session.id
+
+    @property
+    def content_hash(self) -> str:
+        """Digest over all samples."""
+        return self.manifest.content_hash
+
+    def entry(self, name: str) -> StreamEntry:
+        """What the manifest says of the stream `name`.
+
+        Raises:
+            DataError: The session has no such stream.
+        """
+        for entry in self.manifest.streams:
+            if entry.name == name:
+                return entry
+        names = ", ".join(e.name for e in self.manifest.streams)
+        raise DataError(
+            f"session {self.id} has no stream {name!r}", reason=Reason.UNKNOWN_STREAM, hint=f"It has {names}."
+        )
+
+    def spec(self, name: str) -> StreamSpec:
+        """Channels, rate, type and scale of the stream `name`."""
+        return self.session.streams[self.entry(name).stream]
+
+    def stream(self, name: str) -> pl.LazyFrame:
+        """Lazy frame of a stream: `index` int64, `t_ns` int64, then one column of raw samples a channel."""
+        import polars as pl
+
+        return pl.scan_parquet(self.directory / self.entry(name).file)
+
+    def samples(self, name: str, start_ns: int | None = None, end_ns: int | None = None) -> Samples:
+        """Samples of a stream with start_ns <= t < end_ns; everything by default."""
+        import polars as pl
+
+        frame = self.stream(name)
+        if start_ns is not None:
+            frame = frame.filter(pl.col(TIME) >= start_ns)
+        if end_ns is not None:
+            frame = frame.filter(pl.col(TIME) < end_ns)
+        found = frame.collect()
+        spec = self.spec(name)
+        values = np.empty((found.height, spec.n_channels), spec.dtype.numpy)
+        for i, column in enumerate(column_names(spec)):
+            values[:, i] = found[column].to_numpy()
+        return Samples(found[INDEX].to_numpy(), found[TIME].to_numpy(), values)
+
+    def arrivals(self, name: str) -> Arrivals:
+        """When the packets of a stream reached the edge."""
+        import polars as pl
+
+        found = pl.read_parquet(self.directory / self.entry(name).arrivals.file)
+        return Arrivals(found["index"].to_numpy(), found["host_ns"].to_numpy())
+
+    def gaps(self, name: str) -> tuple[Range, ...]:
+        """Ranges of indices the device lost."""
+        return self.entry(name).gaps
+
+    def events(self) -> list[NumberedEvent]:
+        """All events in order.
+
+        Raises:
+            DataError: The file is damaged or missing.
+        """
+        path = self.directory / self.manifest.events.file
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=list[NumberedEvent])
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing", reason=Reason.NOT_FOUND) from None
+        except (msgspec.DecodeError, DataError) as error:
+            raise DataError(f"{path} is damaged: {error}", reason=Reason.MALFORMED) from error
+
+    def cues(self) -> list[CueShown]:
+        """What the participant was asked for."""
+        return [e.event for e in self.events() if isinstance(e.event, CueShown)]
+
+    def repetitions(self) -> list[Repetition]:
+        """What the participant did, rejected repetitions included."""
+        return [e.event for e in self.events() if isinstance(e.event, Repetition)]
+
+    def verify(self) -> None:
+        """Recompute every digest and check that indices and times run on except where gaps are declared.
+
+        Raises:
+            DataError: Something is not as it was sealed; the message lists all of it.
+        """
+        problems = [*self._damaged_files(), *self._broken_streams(), *self._broken_events()]
+        if problems:
+            raise DataError(
+                f"session {self.id}: " + "; ".join(problems) + ".",
+                reason=Reason.HASH_MISMATCH,
+                hint="Restore the folder from a copy; do not train on it.",
+            )
+
+    def _damaged_files(self) -> Iterator[str]:
+        streams = self.manifest.streams
+        parts: tuple[StreamEntry | FileEntry, ...] = (*streams, *(s.arrivals for s in streams), self.manifest.events)
+        for part in parts:
+            path = self.directory / part.file
+            if not path.is_file():
+                yield f"{part.file} is missing"
+            elif path.stat().st_size != part.bytes or file_sha256(path) != part.sha256:
+                yield f"{part.file} is not the file that was sealed"
+
+    def _broken_streams(self) -> Iterator[str]:
+        import pyarrow as pa
+
+        contents = []
+        for entry in self.manifest.streams:
+            try:
+                digest, held = self._scan(entry)
+            except (OSError, pa.ArrowException, KeyError, DataError) as error:
+                yield f"stream {entry.name} cannot be read: {error}"
+                continue
+            contents.append(digest)
+            if held != entry.stored():
+                yield f"stream {entry.name} holds {held}, not {entry.stored()}"
+            if digest != entry.content:
+                yield f"stream {entry.name} has other samples than were sealed"
+        if len(contents) == len(self.session.streams) and content_hash(self.id, contents) != self.content_hash:
+            yield "the content hash does not match"
+
+    def _scan(self, entry: StreamEntry) -> tuple[str, list[Range]]:
+        """Content digest and stored ranges of a stream, a row group at a time."""
+        import pyarrow.parquet as pq
+
+        spec = self.session.streams[entry.stream]
+        digest, held, last_t = ContentDigest(spec), RangeSet(), -(2**63)
+        with pq.ParquetFile(self.directory / entry.file) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                index, t_ns = table[INDEX].to_numpy(), table[TIME].to_numpy()
+                values = np.stack([table[c].to_numpy() for c in column_names(spec)], axis=1)
+                if np.any(np.diff(t_ns) < 0) or (len(t_ns) and t_ns[0] < last_t):
+                    raise DataError("its time runs backwards", reason=Reason.MALFORMED)
+                if np.any(np.diff(index) <= 0) or (len(index) and index[0] < held.end):
+                    raise DataError("its index runs backwards", reason=Reason.OVERLAP)
+                last_t = int(t_ns[-1]) if len(t_ns) else last_t
+                for a, b in _runs(index):
+                    digest.update(int(index[a]), values[a:b].astype(spec.dtype.numpy, copy=False))
+                    held.add(int(index[a]), int(index[b - 1]) + 1)
+        return digest.hexdigest(), list(held)
+
+    def _broken_events(self) -> Iterator[str]:
+        try:
+            numbers = [e.seq for e in self.events()]
+        except DataError as error:
+            yield str(error)
+            return
+        if numbers != list(range(self.manifest.events.rows)):
+            yield "events are missing"
+
+
+def _runs(index: NDArray[np.int64]) -> list[Range]:
+    """Positions [a, b) of the contiguous runs of an increasing index."""
+    if not len(index):
+        return []
+    cuts = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
+    return list(pairwise(cuts))
+
+
+class Catalogue:
+    """The sealed sessions under a folder; needs no database, so any process may ask.
+
+    Args:
+        directory: The folder that holds one folder a session.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def ids(self) -> list[UUID]:
+        """Ids of all sealed sessions."""
+        found = []
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+            if path.name.startswith(".") or not (path / MANIFEST).is_file():
+                continue
+            try:
+                found.append(UUID(path.name))
+            except ValueError:
+                logger.warning("%s is no session folder", path)
+        return sorted(found)
+
+    def get(self, session: UUID) -> SealedSession:
+        """One session.
+
+        Raises:
+            DataError: It is not sealed, or its manifest is damaged.
+        """
+        try:
+            return SealedSession(self.directory / str(session))
+        except DataError as error:
+            if error.reason is Reason.NOT_FOUND:
+                raise DataError(
+                    f"session {session} is not sealed here ({self.directory}).",
+                    reason=Reason.NOT_FOUND,
+                    hint="`embridge session list` shows what is.",
+                ) from None
+            raise
+
+    def sessions(self) -> list[SealedSession]:
+        """All sessions, oldest first; those with a damaged manifest are logged and left out."""
+        found = []
+        for session in self.ids():
+            try:
+                found.append(self.get(session))
+            except DataError as error:
+                logger.warning("left out: %s", error)
+        return sorted(found, key=lambda s: (s.session.started_ns, s.id))
