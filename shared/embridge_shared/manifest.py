@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from embridge_shared.preprocess import PoseConfig, PreprocessConfig
+from embridge_shared.preprocess import PoseConfig, PreprocessConfig, config_hash
 
 SCHEMA: Final = 1
 
@@ -129,3 +129,38 @@ class Manifest(_Part, frozen=True, kw_only=True):
     def release(self) -> str:
         """Its name among all releases, as in "embridge-3"."""
         return f"{self.name}-{self.version}"
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """A release in the registry; signed with its target.
+
+    Attributes:
+        name: Its name, as in "embridge-3"; also its target path.
+        line: Line of releases, as in "embridge".
+        version: Within the line.
+        digest: sha256 of the bundle.
+        size: Bytes.
+        min_agent: Oldest agent that can run it.
+        preprocess: Hash of its preprocessing.
+    """
+
+    name: str
+    line: str
+    version: int
+    digest: str
+    size: int
+    min_agent: str
+    preprocess: str
+
+    @classmethod
+    def of(cls, manifest: Manifest, digest: str, size: int) -> Published:
+        """What the registry says of a bundle."""
+        return cls(
+            name=manifest.release,
+            line=manifest.name,
+            version=manifest.version,
+            digest=digest,
+            size=size,
+            min_agent=manifest.min_agent,
+            preprocess=config_hash(manifest.preprocess),
+        )

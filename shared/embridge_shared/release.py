@@ -84,6 +84,7 @@ class Bundle:
     Attributes:
         manifest: What it is.
         digest: sha256 of the bundle file.
+        size: Its length, bytes.
         files: Contents of every file but the manifest.
         prototypes: float32 (P, d).
         golden: What the encoder must answer.
@@ -91,6 +92,7 @@ class Bundle:
 
     manifest: Manifest
     digest: str
+    size: int
     files: Mapping[str, bytes]
     prototypes: NDArray[np.float32]
     golden: Golden
@@ -174,7 +176,7 @@ def parse_bundle(data: bytes, *, digest: str = "") -> Bundle:
         raise _refused(error.message, reason) from error
     if digest and actual != digest:
         raise _refused(f"it is {actual[:12]}, not {digest[:12]}", Reason.HASH_MISMATCH)
-    return Bundle(manifest, actual, files, prototypes, golden)
+    return Bundle(manifest, actual, len(data), files, prototypes, golden)
 
 
 def _refused(why: str, reason: Reason = Reason.MALFORMED) -> ModelError:
