@@ -133,7 +133,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Truth:
     """Windows under test, without any pose.
 
     Attributes:
@@ -149,7 +149,7 @@ class Tested:
     gestures: tuple[str, ...]
 
 
-def score(tested: Tested, predicted: Labels, rng: np.random.Generator, *, bootstrap: int = 1000) -> Score:
+def score(tested: Truth, predicted: Labels, rng: np.random.Generator, *, bootstrap: int = 1000) -> Score:
     """Balanced accuracy with its interval over participants, per-participant figures and confusion.
 
     Args:
