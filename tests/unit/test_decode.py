@@ -176,9 +176,9 @@ def test_streaming_gives_what_training_would_see(bundle):
         stream = StreamDecoder(decoder, SPEC, scale)
         got = [d for at in range(0, len(raw), size) for d in stream.push(raw[at : at + size], at)]
         assert [d.end for d in got] == ends.tolist()
-        assert [d.index for d in got] == [(end - 1) * 20 for end in ends]
+        assert [d.sample for d in got] == [(end - 1) * 20 for end in ends]
         assert np.array_equal(np.stack([d.scores for d in got]), want)
-    steady = {int(d.index // 2000): int(d.scores.argmax()) for d in got if d.index % 2000 > 1800}
+    steady = {int(d.sample // 2000): int(d.scores.argmax()) for d in got if d.sample % 2000 > 1800}
     assert [steady[s] for s in (1, 2, 3)] == [0, 1, 2]
 
 

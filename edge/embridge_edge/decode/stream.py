@@ -20,14 +20,14 @@ class Decoded:
     """The scores of one window.
 
     Attributes:
-        index: Index of the newest raw sample of the stream it rests on.
+        sample: Index of the newest raw sample of the stream it rests on.
         end: Absolute feature index after the window; a multiple of the hop.
         scores: One a gesture, in the release's order, float32 (G,).
         flawed: Share of the window that rests on held samples or unsettled filters.
         latency_s: From the arrival of the samples that completed the window to its scores, s.
     """
 
-    index: int
+    sample: int
     end: int
     scores: NDArray[np.float32]
     flawed: float

@@ -1,0 +1,135 @@
+"""Trust: which bytes are a release, by the repository's signed metadata alone (The Update Framework)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import tuf.ngclient
+from tuf.api import exceptions
+from tuf.api.metadata import TargetFile
+
+from embridge_edge.update.fetch import HttpFetcher
+from embridge_shared.errors import ConfigError, ModelError, NetworkError, Reason
+from embridge_shared.manifest import Published
+
+logger = logging.getLogger(__name__)
+
+_HINT: Final = "Nothing was changed; the running release stays."
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A release as signed.
+
+    Attributes:
+        published: What the registry signed of it.
+        url: Where its bundle lies.
+        target: Its length and hashes.
+    """
+
+    published: Published
+    url: str
+    target: TargetFile
+
+    def verify(self, path: Path) -> None:
+        """Check a downloaded bundle.
+
+        Raises:
+            ModelError: HASH_MISMATCH.
+        """
+        try:
+            with path.open("rb") as file:
+                self.target.verify_length_and_hashes(file)
+        except exceptions.LengthOrHashMismatchError as error:
+            raise ModelError(
+                f"{self.published.name} is not the bundle that was signed: {error}.",
+                reason=Reason.HASH_MISMATCH,
+                hint=_HINT,
+            ) from error
+
+
+class Trust:
+    """The edge's view of the repository, wherever it is served.
+
+    It remembers the newest metadata it has seen, so that neither an older state nor another signer is accepted.
+
+    Args:
+        folder: Where the metadata is kept.
+        root: Root metadata the edge was provisioned with; the only thing that is trusted without a signature.
+        fetcher: Fetches the metadata.
+    """
+
+    def __init__(self, folder: Path, root: bytes, fetcher: HttpFetcher) -> None:
+        self._folder = folder
+        self._root = root
+        self._fetcher = fetcher
+
+    def offer(self, release: str, url: str) -> Offer:
+        """Bring the metadata up to date and look a release up.
+
+        Args:
+            release: Its name.
+            url: Base URL of the repository; it need not be trusted.
+
+        Raises:
+            ConfigError: `url` is not HTTP(S).
+            NetworkError: UNREACHABLE or TIMEOUT.
+            ModelError: SIGNATURE: not signed by whom the edge trusts, expired, or older than what was seen before;
+                HASH_MISMATCH: metadata that is not what the signed one names; NOT_FOUND: no such release;
+                MALFORMED: signed, but not as a release.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"updates need an http or https URL, not {url!r}")
+        base = url.rstrip("/")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _translated():
+            client = tuf.ngclient.Updater(
+                str(self._folder), f"{base}/metadata/", fetcher=self._fetcher, bootstrap=self._root
+            )
+            client.refresh()
+            target = client.get_targetinfo(release)
+        if target is None:
+            raise ModelError(f"no release {release!r} is published.", reason=Reason.NOT_FOUND, hint=_HINT)
+        try:
+            published = msgspec.convert(target.unrecognized_fields.get("custom"), Published)
+        except msgspec.ValidationError as error:
+            raise ModelError(f"{release!r} is no release: {error}.", reason=Reason.MALFORMED, hint=_HINT) from error
+        signed = (release, target.hashes.get("sha256"), target.length)
+        if signed != (published.name, published.digest, published.size):
+            raise ModelError(f"{release!r} contradicts itself.", reason=Reason.MALFORMED, hint=_HINT)
+        return Offer(published, f"{base}/targets/{published.digest}.{published.name}", target)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the trust layer, by whose fault they are."""
+    try:
+        yield
+    except exceptions.DownloadLengthMismatchError as error:
+        raise ModelError(f"metadata is too long: {error}.", reason=Reason.HASH_MISMATCH, hint=_HINT) from error
+    except exceptions.SlowRetrievalError as error:
+        raise NetworkError(f"the update repository is too slow: {error}.", reason=Reason.TIMEOUT) from error
+    except exceptions.DownloadError as error:
+        raise NetworkError(
+            f"the update repository cannot be reached: {error}.", reason=Reason.UNREACHABLE, hint=_HINT
+        ) from error
+    except exceptions.LengthOrHashMismatchError as error:
+        raise ModelError(f"metadata was altered: {error}.", reason=Reason.HASH_MISMATCH, hint=_HINT) from error
+    except exceptions.ExpiredMetadataError as error:
+        raise ModelError(
+            f"the repository's signature has expired: {error}.",
+            reason=Reason.SIGNATURE,
+            hint="Check this machine's clock, and that the cloud refreshes its timestamp.",
+        ) from error
+    except exceptions.BadVersionNumberError as error:
+        raise ModelError(
+            f"the repository is older than what was seen: {error}.", reason=Reason.SIGNATURE, hint=_HINT
+        ) from error
+    except (exceptions.RepositoryError, ValueError) as error:
+        raise ModelError(f"the repository is not trusted: {error}.", reason=Reason.SIGNATURE, hint=_HINT) from error
