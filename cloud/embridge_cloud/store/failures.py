@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
+import duckdb
+
 from embridge_shared.errors import DataError, ExitCode, OperatorError, Reason
+
+_FULL = ("no space left", f"errno {errno.ENOSPC}", "disk quota", "file too large", "out of disk")
+_BROKEN = ("invalidated", "fatal error", "connection already closed")
 
 
 class StoreLockedError(OperatorError):
@@ -36,3 +42,23 @@ class StoreError(OperatorError):
 
 class NotSealableError(DataError):
     """The session does not yet hold everything it announced."""
+
+
+def translate(error: duckdb.Error) -> StoreError:
+    """The database's own error as ours."""
+    text = str(error)
+    low = text.lower()
+    if any(mark in low for mark in _FULL):
+        return StoreError(
+            f"the store's disk is full: {text}",
+            reason=Reason.DISK_FULL,
+            hint="Make room; edges keep what was not committed.",
+            reopen=any(mark in low for mark in _BROKEN),
+        )
+    return StoreError(
+        f"the database refused a transaction: {text}",
+        reason=Reason.INVALID,
+        hint="Edges keep what was not committed.",
+        reopen=isinstance(error, (duckdb.FatalException, duckdb.ConnectionException))
+        or any(mark in low for mark in _BROKEN),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from uuid import UUID
 import duckdb
 
 from embridge_cloud.store.columns import insert, write_batch
-from embridge_cloud.store.failures import NotSealableError, StoreError
+from embridge_cloud.store.failures import NotSealableError, StoreError, translate
 from embridge_cloud.store.manifest import Manifest
 from embridge_cloud.store.ranges import CommittedRanges
 from embridge_cloud.store.reader import Reader
@@ -21,9 +20,6 @@ from embridge_cloud.store.schema import CATALOG, attach, migrate
 from embridge_shared.errors import Reason
 
 logger = logging.getLogger(__name__)
-
-_FULL = ("no space left", f"errno {errno.ENOSPC}", "disk quota", "file too large", "out of disk")
-_BROKEN = ("invalidated", "fatal error", "connection already closed")
 
 
 class HotStore:
@@ -170,7 +166,7 @@ class _Transaction:
         try:
             self._connection.begin()
         except duckdb.Error as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         return self._connection
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -185,23 +181,4 @@ class _Transaction:
         except duckdb.Error as failed:
             logger.debug("rollback: %s", failed)
         if isinstance(error, duckdb.Error):
-            raise _translate(error) from error
-
-
-def _translate(error: duckdb.Error) -> StoreError:
-    text = str(error)
-    low = text.lower()
-    if any(mark in low for mark in _FULL):
-        return StoreError(
-            f"the store's disk is full: {text}",
-            reason=Reason.DISK_FULL,
-            hint="Make room; edges keep what was not committed.",
-            reopen=any(mark in low for mark in _BROKEN),
-        )
-    return StoreError(
-        f"the database refused a transaction: {text}",
-        reason=Reason.INVALID,
-        hint="Edges keep what was not committed.",
-        reopen=isinstance(error, (duckdb.FatalException, duckdb.ConnectionException))
-        or any(mark in low for mark in _BROKEN),
-    )
+            raise translate(error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import duckdb
 import msgspec
 
 from embridge_cloud.store.columns import table
+from embridge_cloud.store.failures import translate
 from embridge_cloud.store.ranges import CommittedRanges
 from embridge_cloud.store.rows import QuarantineRow, StoredSession
 from embridge_shared.errors import Reason
@@ -40,6 +42,8 @@ class Anchor(NamedTuple):
 class Reader:
     """Reads the hot file.
 
+    Every question may raise `StoreError`.
+
     Args:
         cursor: Makes a connection to the attached file.
     """
@@ -47,14 +51,22 @@ class Reader:
     def __init__(self, cursor: Callable[[], duckdb.DuckDBPyConnection]) -> None:
         self._cursor = cursor
 
+    @contextmanager
+    def _query(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            with self._cursor() as cursor:
+                yield cursor
+        except duckdb.Error as error:
+            raise translate(error) from error
+
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        with self._cursor() as cursor:
+        with self._query() as cursor:
             return cursor.execute(sql, list(parameters)).fetchall()
 
     def records(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """All rows of a query, column names as keys."""
-        with self._cursor() as cursor:
+        with self._query() as cursor:
             result = cursor.execute(sql, list(parameters))
             names = [d[0] for d in result.description or ()]
             return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
@@ -100,13 +112,17 @@ class Reader:
         gaps = "SELECT stream, first - gap_before, first FROM chunks WHERE session = ? AND gap_before > 0"
         for stream, start, end in self.rows(gaps, [session]):
             held[stream].declared.add(start, end)
+        totals = "SELECT stream, total FROM session_totals SEMI JOIN sealed_sessions USING (session) WHERE session = ?"
+        for stream, total in self.rows(totals, [session]):
+            for start, end in held[stream].stored.missing(0, total):
+                held[stream].declared.add(start, end)
         return dict(held)
 
     def stored_chunks(self, keys: Sequence[ChunkKey]) -> dict[ChunkKey, tuple[int, int]]:
         """Sample count and checksum of those of `keys` that are stored."""
         if not keys:
             return {}
-        with self._cursor() as cursor:
+        with self._query() as cursor:
             cursor.register("wanted", table("keys", [(str(s), i, f) for s, i, f in keys]))
             found = cursor.execute(
                 "SELECT c.session, c.stream, c.first, c.n, c.crc FROM chunks c JOIN wanted w "

@@ -1,0 +1,75 @@
+"""A round of the ingester: what was taken, what will be said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from embridge_cloud.store.ranges import CommittedRanges
+from embridge_cloud.store.reader import ChunkKey
+from embridge_cloud.store.rows import Batch
+from embridge_shared.session import Event
+from embridge_shared.wire.messages import CommitReport, Refusal, StreamCommit
+
+MAX_HOLES = 256
+
+Report = tuple[str, CommitReport]
+"""An edge and what to tell it."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What came since the process started."""
+
+    messages: int = 0
+    bytes: int = 0
+    chunks: int = 0
+    samples: int = 0
+    events: int = 0
+    duplicates: int = 0
+    held: int = 0
+    refused: int = 0
+    foreign: int = 0
+
+
+@dataclass(slots=True)
+class Reply:
+    """What will be said to an edge about a session: streams that changed, and what was refused."""
+
+    streams: set[int] = field(default_factory=set)
+    refused: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Taken:
+    """A round's messages, sorted out.
+
+    Attributes:
+        batch: What to commit.
+        appeared: Edges that came online: they want to know where they stand.
+        more: Messages that waited for their session are left for the next round.
+    """
+
+    batch: Batch = field(default_factory=Batch)
+    appeared: list[str] = field(default_factory=list)
+    more: bool = False
+    replies: dict[tuple[str, UUID], Reply] = field(default_factory=dict)
+    stored: dict[ChunkKey, tuple[int, int]] = field(default_factory=dict)
+    fresh_chunks: dict[ChunkKey, bytes] = field(default_factory=dict)
+    fresh_events: dict[tuple[UUID, int], Event] = field(default_factory=dict)
+
+    def reply(self, edge: str, session: UUID) -> Reply:
+        """What will be said to an edge about a session."""
+        return self.replies.setdefault((edge, session), Reply())
+
+
+def stream_commits(held: Mapping[int, CommittedRanges]) -> tuple[StreamCommit, ...]:
+    """What is held of each stream; past `MAX_HOLES` holes a report goes only as far as it can be exact."""
+    commits = []
+    for stream, ranges in sorted(held.items()):
+        holes, until = ranges.awaited(), ranges.stored.end
+        if len(holes) > MAX_HOLES:
+            until = holes[MAX_HOLES][0]
+        commits.append(StreamCommit(stream=stream, until=until, holes=tuple(holes[:MAX_HOLES])))
+    return tuple(commits)
