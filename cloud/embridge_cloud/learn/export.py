@@ -1,0 +1,193 @@
+"""The encoder as one self-contained ONNX graph, quantised as well, and proof that both say what torch says."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import Tensor, nn
+
+from embridge_cloud.learn.model import Bridge
+from embridge_cloud.learn.trained import Trained
+from embridge_shared.errors import DataError, ModelError, Reason
+
+INPUT = "windows"
+OUTPUT = "queries"
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """How near an exported graph is to torch, over every query of the sample.
+
+    Attributes:
+        cosine: Least cosine.
+        mean_cosine: Mean cosine.
+        max_abs: Largest difference of a value.
+    """
+
+    cosine: float
+    mean_cosine: float
+    max_abs: float
+
+
+class ParityLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an export must reach: least cosine and largest difference; quantised, least cosine only."""
+
+    cosine: float = 0.9999
+    max_abs: float = 1e-3
+    int8_cosine: float = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Two graphs, `windows` float32 (B, T, C) to `queries` float32 (B, M, d), L2-normalised.
+
+    Attributes:
+        onnx: Full precision.
+        int8: Linear maps quantised.
+        parity: Of the first.
+        int8_parity: Of the second.
+    """
+
+    onnx: bytes
+    int8: bytes
+    parity: Parity
+    int8_parity: Parity
+
+
+class InferenceGraph(nn.Module):
+    """What the edge runs: EMG encoder, Q-Former, projection and normalisation; no pose side."""
+
+    def __init__(self, model: Bridge) -> None:
+        super().__init__()
+        self.emg = model.emg
+        self.qformer = model.qformer
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """(B, T, C) to (B, M, d)."""
+        queries: Tensor = self.qformer.project(self.qformer(self.emg(windows)))
+        return queries
+
+
+def export_encoder(trained: Trained, sample: NDArray[np.float32], *, limits: ParityLimits | None = None) -> Exported:
+    """Export and prove a model.
+
+    Args:
+        trained: The model.
+        sample: Real windows the proof runs on, float32 (N, T, C), at least 2.
+        limits: What the graphs must reach.
+
+    Raises:
+        ModelError: PARITY: a graph strays from torch further than the limits allow.
+        DataError: The sample is too small or of another shape.
+    """
+    if len(sample) < 2:
+        raise DataError("an export is proved on at least 2 windows", reason=Reason.TOO_LITTLE_DATA)
+    limits = limits or ParityLimits()
+    expected = trained.embed_emg(sample)
+    full = _to_onnx(trained.model, sample[:2])
+    small = _quantise(full)
+    parity, int8 = (_parity(expected, run_onnx(graph, sample)) for graph in (full, small))
+    if parity.cosine < limits.cosine or parity.max_abs > limits.max_abs:
+        raise ModelError(
+            f"the exported encoder strays from torch: cosine {parity.cosine:.6f}, off by {parity.max_abs:.2g}",
+            reason=Reason.PARITY,
+            hint="Check the versions of torch, onnxscript and onnxruntime.",
+        )
+    if int8.cosine < limits.int8_cosine:
+        raise ModelError(
+            f"the quantised encoder strays from torch: cosine {int8.cosine:.4f}, least {limits.int8_cosine}",
+            reason=Reason.PARITY,
+            hint="Release the encoder of full precision, or train with more windows.",
+        )
+    return Exported(onnx=full, int8=small, parity=parity, int8_parity=int8)
+
+
+def run_onnx(graph: bytes, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run a graph on one thread: float32 (N, T, C) to (N, M, d)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([OUTPUT], {INPUT: np.ascontiguousarray(windows, np.float32)})[0], np.float32)
+
+
+def _to_onnx(model: Bridge, sample: NDArray[np.float32]) -> bytes:
+    """One file with its weights inside and a free batch axis."""
+    graph = InferenceGraph(model).eval()
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (torch.from_numpy(np.ascontiguousarray(sample)),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={"windows": {0: torch.export.Dim("batch", min=1)}},
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ModelError("torch made no graph", reason=Reason.PARITY)
+    proto = program.model_proto
+    _forget_sources(proto)
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _forget_sources(proto: onnx.ModelProto) -> None:
+    """Drop stack traces and paths of the machine that exported."""
+    graph = proto.graph
+    del proto.metadata_props[:]
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+
+
+def _quantise(graph: bytes) -> bytes:
+    """Linear maps as int8; reduce_range keeps the sums inside 16 bits on processors without VNNI."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        source, target = Path(folder) / "full.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(graph)
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+        )
+        return target.read_bytes()
+
+
+def _parity(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:
+    """Both have unit length, so their product is the cosine."""
+    cosine = (expected * found).sum(axis=2)
+    return Parity(
+        cosine=float(cosine.min()),
+        mean_cosine=float(cosine.mean()),
+        max_abs=float(np.abs(expected - found).max()),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' advice to their own developers out of our logs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
