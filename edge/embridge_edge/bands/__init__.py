@@ -1,0 +1,1 @@
+"""EMG bands, one driver a module."""

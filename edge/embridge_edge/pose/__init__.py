@@ -1,0 +1,1 @@
+"""Sources of hand pose, one driver a module."""
