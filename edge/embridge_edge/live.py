@@ -21,28 +21,30 @@ STREAM = "decode"
 class LiveDecoding:
     """Feeds one band's packets to a decoder and gathers the scores into chunks.
 
+    Result k of the stream belongs to the k-th window on the release's grid, so a resumed session goes on where it was.
+
     Args:
         decoder: Fitted to the band and the wearer.
-        release: Name of the release it runs.
-        gestures: Names of the scores, in order.
-        hop_s: Time between two results.
     """
 
-    def __init__(self, decoder: StreamDecoder, release: str, gestures: tuple[str, ...], hop_s: float) -> None:
+    def __init__(self, decoder: StreamDecoder) -> None:
+        manifest = decoder.decoder.manifest
         self._decoder = decoder
-        self.release = release
+        self._window = manifest.preprocess.window
+        self.release = manifest.release
         self.spec = StreamSpec(
             name=STREAM,
             modality=Modality.DECODE,
-            channels=gestures,
-            rate_hz=1 / hop_s,
+            channels=decoder.decoder.labels,
+            rate_hz=1 / manifest.preprocess.hop_s,
             dtype=SampleType.FLOAT32,
             unit="score",
             calibrated=True,
-            device=release,
+            device=manifest.release,
         )
         self.latencies_s: list[float] = []
-        self._hop_ns = round(hop_s * 1e9)
+        self.until = 0
+        self._gap = 0
         self._rows: list[NDArray[Any]] = []
         self._t0_ns = 0
 
@@ -50,8 +52,7 @@ class LiveDecoding:
         """Write to stream `ordinal`; results before `until` are stored already."""
         self._session = session
         self._ordinal = ordinal
-        self._stored = until
-        self.until = 0
+        self.until = until
 
     async def push(self, packet: Packet, time_ns: Callable[[int], int]) -> list[Chunk]:
         """Decode what a packet completes; return the chunks that are full.
@@ -63,16 +64,17 @@ class LiveDecoding:
         results = await asyncio.to_thread(self._decoder.push, packet.samples, packet.first)
         done: list[Chunk] = []
         for result in results:
-            t_ns = time_ns(result.index)
             self.latencies_s.append(result.latency_s)
-            if self.until >= self._stored:
-                expected_ns = self._t0_ns + len(self._rows) * self._hop_ns
-                if self._rows and abs(t_ns - expected_ns) > self._hop_ns // 2:
-                    done += self.flush()
-                if not self._rows:
-                    self._t0_ns = t_ns
-                self._rows.append(result.scores)
-            self.until += 1
+            number = (result.end - self._window.length) // self._window.hop
+            if number < self.until:
+                continue
+            if number > self.until:
+                done += self.flush()
+                self._gap += number - self.until
+            if not self._rows:
+                self._t0_ns = time_ns(result.sample)
+            self._rows.append(result.scores)
+            self.until = number + 1
             if len(self._rows) == _CHUNK:
                 done += self.flush()
         return done
@@ -82,5 +84,5 @@ class LiveDecoding:
         if not self._rows:
             return []
         samples = np.stack(self._rows).astype(self.spec.dtype.numpy)
-        self._rows = []
-        return [Chunk(self._session.id, self._ordinal, self.until - len(samples), samples, self._t0_ns)]
+        gap, self._rows, self._gap = self._gap, [], 0
+        return [Chunk(self._session.id, self._ordinal, self.until - len(samples), samples, self._t0_ns, gap)]

@@ -1,4 +1,4 @@
-"""Session plans: what an agent shall record, as TOML.
+"""Session plans: what an agent shall record, as TOML or, from other programs, JSON.
 
     [[session]]
     name = "s1-training"
@@ -46,7 +46,7 @@ class ReplaySource(
 
     Attributes:
         path: The file; relative to the plan.
-        speed: 1 is real time, "inf" as fast as possible.
+        speed: 1 is real time, 0 as fast as possible.
         rate_hz: Where the file does not tell.
         pose: Play its pose too.
         select: What to play.
@@ -69,9 +69,9 @@ class SyntheticSource(
         performance: Seed of this performance: timing, variation, noise.
         gestures: What they perform.
         repetitions: How often each.
-        speed: 1 is real time, "inf" as fast as possible.
+        shuffled: In random order.
+        speed: 1 is real time, 0 as fast as possible.
         rotation_deg: How the band is turned today.
-        fatigue: 0 fresh .. 1 exhausted by the end of an hour.
         pose: Record hand pose too.
         loss: Share of packets that never arrive.
     """
@@ -80,9 +80,9 @@ class SyntheticSource(
     performance: int
     gestures: tuple[str, ...]
     repetitions: int = 4
+    shuffled: bool = False
     speed: float = 1.0
     rotation_deg: float = 0.0
-    fatigue: float = 0.0
     pose: bool = True
     loss: float = 0.0
 
@@ -124,7 +124,8 @@ def load(path: Path) -> Plan:
         ConfigError: It cannot be read or says something unknown; the message names it.
     """
     try:
-        plan = msgspec.toml.decode(path.read_bytes(), type=Plan, strict=False)
+        decode = msgspec.json.decode if path.suffix == ".json" else msgspec.toml.decode
+        plan: Plan = decode(path.read_bytes(), type=Plan)
     except OSError as error:
         raise ConfigError(f"the plan {path} cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError) as error:
@@ -133,6 +134,6 @@ def load(path: Path) -> Plan:
     if len(set(names)) < len(names):
         raise ConfigError(f"the plan {path} uses a session name twice", hint="Names must be unique.")
     for entry in plan.session:
-        if math.isnan(entry.source.speed) or entry.source.speed <= 0:
-            raise ConfigError(f"session {entry.name!r}: speed must be positive")
+        if not 0 <= entry.source.speed < math.inf:
+            raise ConfigError(f"session {entry.name!r}: speed must be 0 or more")
     return plan

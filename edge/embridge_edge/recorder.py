@@ -10,6 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from embridge_edge.source import Packet, Source
 from embridge_edge.spool import EVENTS, Item, Progress
 from embridge_edge.takes import Take
 from embridge_shared.clock import Clock
-from embridge_shared.errors import DeviceError, EmbridgeError
+from embridge_shared.errors import DataError, DeviceError, EmbridgeError
 from embridge_shared.session import Event, Participant, Session, SessionClosed, SessionOpened
 from embridge_shared.signal import Chunk, Modality
 from embridge_shared.wire import codec, topics
@@ -66,13 +67,76 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float = 0.0
 
 
-class Recorder:
-    """Records one planned session.
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A session that lies in the spool: new, or cut off and to be continued.
+
+    Attributes:
+        session: The session.
+        progress: How far each of its streams got, by ordinal.
+    """
+
+    session: Session
+    progress: dict[int, Progress]
+
+    def until(self, ordinal: int) -> int:
+        """Index after the last sample, or the last event, that is spooled."""
+        return self.progress.get(ordinal, Progress()).until
+
+
+async def begin(
+    plan: SessionPlan, take: Take, *, edge: str, courier: Courier, clock: Clock, live: LiveDecoding | None
+) -> Begun:
+    """Open a planned session, or the one that was begun under its name.
 
     Args:
         plan: What and whose.
-        take: Where samples and annotations come from.
+        take: Its streams.
         edge: Name of this edge.
+        courier: The spool.
+        clock: Wall and monotonic time of the start.
+        live: Decodes beside the recording, or None.
+
+    Raises:
+        OperatorError: The spool is full or locked.
+        DataError: The plan changed since the session was begun.
+    """
+    streams = tuple(s.spec for s in take.sources) + ((live.spec,) if live is not None else ())
+    known = await courier.call(courier.spool.session, plan.name)
+    if known is not None:
+        session = msgspec.msgpack.decode(known.description, type=Session)
+        if session.streams != streams:
+            raise DataError(
+                f"session {plan.name!r} was begun with other streams than the plan now asks for",
+                hint="Give the changed session a name of its own.",
+            )
+        logger.info("session %s goes on after an interruption", plan.name)
+        return Begun(session, await courier.call(courier.spool.progress, session.id))
+    session = Session(
+        id=uuid.uuid4(),
+        edge=edge,
+        participant=Participant(id=plan.participant, consent_version=plan.consent_version),
+        placement=plan.placement,
+        purpose=plan.purpose,
+        protocol=plan.protocol,
+        streams=streams,
+        started_ns=clock.wall_ns(),
+        host_ns=clock.monotonic_ns(),
+        source=take.name,
+        release=live.release if live is not None else "",
+    )
+    opening = _event_item(session, 0, SessionOpened(session=session))
+    await courier.call(courier.spool.begin, session.id, plan.name, msgspec.msgpack.encode(session), opening)
+    return Begun(session, {EVENTS: Progress(1, 1, 1)})
+
+
+class Recorder:
+    """Records a begun session.
+
+    Args:
+        plan: What and whose.
+        begun: The session.
+        take: Where samples and annotations come from.
         chunk_s: Length of a chunk.
         courier: The spool.
         clock: Wall and monotonic time.
@@ -83,9 +147,9 @@ class Recorder:
     def __init__(
         self,
         plan: SessionPlan,
+        begun: Begun,
         take: Take,
         *,
-        edge: str,
         chunk_s: float,
         courier: Courier,
         clock: Clock,
@@ -93,28 +157,28 @@ class Recorder:
         spooled: Callable[[], None],
     ) -> None:
         self._plan = plan
+        self.session = begun.session
         self._take = take
-        self._edge = edge
-        self._chunk_s = chunk_s
         self._courier = courier
         self._clock = clock
         self._live = live
         self._spooled = spooled
-        self._seq = 0
-        self.session: Session
-        self._chunkers: list[Chunker] = []
+        self._seq = begun.until(EVENTS)
+        sources = range(len(take.sources))
+        self._chunkers = [Chunker(begun.session, i, chunk_s, until=begun.until(i)) for i in sources]
         # Decoding and annotations follow the first band.
-        self._lead = next((i for i, s in enumerate(take.sources) if s.spec.modality is Modality.EMG), 0)
+        self._lead = next((i for i in sources if take.sources[i].spec.modality is Modality.EMG), 0)
+        if live is not None:
+            live.begin(begun.session, len(sources), begun.until(len(sources)))
 
     async def run(self) -> Digest:
         """Record to the end of every source.
 
         Raises:
-            OperatorError: The spool is full or locked.
-            DataError: The plan changed since this session began.
+            OperatorError: The spool is full.
         """
         began_ns = self._clock.monotonic_ns()
-        await self._begin()
+        self._spooled()
         try:
             reason = await self._record()
         except asyncio.CancelledError:
@@ -139,52 +203,6 @@ class Recorder:
             raise failure
         logger.error("session %s: %s", self._plan.name, failure)
         return f"device lost: {failure}"
-
-    async def _begin(self) -> None:
-        known = await self._courier.call(self._courier.spool.session, self._plan.name)
-        if known is None:
-            self.session = self._describe()
-            opening = self._event_item(SessionOpened(session=self.session))
-            await self._courier.call(
-                self._courier.spool.begin,
-                self.session.id,
-                self._plan.name,
-                msgspec.msgpack.encode(self.session),
-                opening,
-            )
-            self._seq = 1
-            progress: dict[int, Progress] = {}
-        else:
-            self.session = msgspec.msgpack.decode(known.description, type=Session)
-            progress = await self._courier.call(self._courier.spool.progress, self.session.id)
-            self._seq = progress[EVENTS].until
-            logger.info("session %s goes on after an interruption", self._plan.name)
-        self._spooled()
-        self._chunkers = [
-            Chunker(self.session, ordinal, self._chunk_s, until=progress.get(ordinal, Progress()).until)
-            for ordinal in range(len(self._take.sources))
-        ]
-        if self._live is not None:
-            ordinal = len(self._take.sources)
-            self._live.begin(self.session, ordinal, progress.get(ordinal, Progress()).until)
-
-    def _describe(self) -> Session:
-        streams = tuple(s.spec for s in self._take.sources)
-        if self._live is not None:
-            streams += (self._live.spec,)
-        return Session(
-            id=uuid.uuid4(),
-            edge=self._edge,
-            participant=Participant(id=self._plan.participant, consent_version=self._plan.consent_version),
-            placement=self._plan.placement,
-            purpose=self._plan.purpose,
-            protocol=self._plan.protocol,
-            streams=streams,
-            started_ns=self._clock.wall_ns(),
-            host_ns=self._clock.monotonic_ns(),
-            source=self._take.name,
-            release=self._live.release if self._live is not None else "",
-        )
 
     async def _stream(self, ordinal: int, source: Source) -> None:
         chunker = self._chunkers[ordinal]
@@ -221,7 +239,7 @@ class Recorder:
             if until_ns is not None and event.end_ns > until_ns:
                 break
             event = msgspec.structs.replace(event, start_ns=event.start_ns + began_ns, end_ns=event.end_ns + began_ns)
-            items.append(self._event_item(event))
+            items.append(_event_item(self.session, self._seq, event))
             self._seq += 1
         if items:
             await self._courier.put(items)
@@ -235,7 +253,9 @@ class Recorder:
             await self._keep(self._live.flush())
             totals.append(self._live.until)
         closing = SessionClosed(t_ns=self._clock.wall_ns(), totals=tuple(totals), reason=reason)
-        await self._courier.call(self._courier.spool.end, self.session.id, self._event_item(closing))
+        await self._courier.call(
+            self._courier.spool.end, self.session.id, _event_item(self.session, self._seq, closing)
+        )
         self._spooled()
         progress = await self._courier.call(self._courier.spool.progress, self.session.id)
         return self._digest(reason, progress, wall_s)
@@ -257,15 +277,14 @@ class Recorder:
             wall_s=wall_s,
         )
 
-    def _event_item(self, event: Event) -> Item:
-        message = EventMessage(session=self.session.id, seq=self._seq, event=event)
-        return Item(
-            self.session.id, EVENTS, self._seq, 1, topics.event_topic(self._edge, self.session.id), pack(message)
-        )
-
     def _chunk_item(self, chunk: Chunk) -> Item:
-        topic = topics.chunk_topic(self._edge, self.session.id, self.session.streams[chunk.stream].name)
+        topic = topics.chunk_topic(self.session.edge, self.session.id, self.session.streams[chunk.stream].name)
         return Item(self.session.id, chunk.stream, chunk.first, chunk.n, topic, codec.encode(chunk))
+
+
+def _event_item(session: Session, seq: int, event: Event) -> Item:
+    message = EventMessage(session=session.id, seq=seq, event=event)
+    return Item(session.id, EVENTS, seq, 1, topics.event_topic(session.edge, session.id), pack(message))
 
 
 def _decode_digest(live: LiveDecoding | None) -> DecodeDigest | None:

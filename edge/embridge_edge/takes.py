@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embridge_edge import recordings
-from embridge_edge.plan import ReplaySource, Selection, SessionPlan
+from embridge_edge.bands.synthetic import SyntheticBand
+from embridge_edge.forearm import EMG_RATE_HZ, Donning, Link, Performance, Wearer
+from embridge_edge.plan import ReplaySource, Selection, SessionPlan, SyntheticSource
 from embridge_edge.playback import ReplayBand, ReplayPose, Spans, spans_between
-from embridge_edge.source import Source
+from embridge_edge.pose.synthetic import SyntheticPose
+from embridge_edge.source import Packet, Source
+from embridge_shared import gestures as vocabulary
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError
 from embridge_shared.session import CueShown, Repetition
-from embridge_shared.signal import StreamSpec
+from embridge_shared.signal import Modality, StreamSpec
 
 _FAST_PACKET_S = 0.5
-_PACKET_S = 0.05
+_PACKET_S = 0.02
+_DECODE_PACKET_S = 0.1
+_POSE_HZ = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,48 @@ class Take:
     sources: tuple[Source, ...]
     annotations: tuple[CueShown | Repetition, ...]
 
+    @property
+    def band(self) -> Source:
+        """The first source of EMG."""
+        return next(s for s in self.sources if s.spec.modality is Modality.EMG)
+
+
+class Tap(Source):
+    """A source that keeps what passes through it.
+
+    Attributes:
+        chunks: (index of the first sample, raw samples) of every packet so far.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.chunks: list[tuple[int, NDArray[Any]]] = []
+
+    @classmethod
+    def on_band(cls, take: Take) -> tuple[Tap, Take]:
+        """Tap a take's band; the tap and the take that goes through it."""
+        tap = cls(take.band)
+        return tap, replace(take, sources=tuple(tap if s is take.band else s for s in take.sources))
+
+    @property
+    def spec(self) -> StreamSpec:
+        """What the source delivers."""
+        return self._source.spec
+
+    async def open(self, host_ns: int, first: int = 0) -> None:
+        """Open the source."""
+        await self._source.open(host_ns, first)
+
+    async def packets(self) -> AsyncIterator[Packet]:
+        """The source's packets."""
+        async for packet in self._source.packets():
+            self.chunks.append((packet.first, packet.samples))
+            yield packet
+
+    async def close(self) -> None:
+        """Close the source."""
+        await self._source.close()
+
 
 def open_take(plan: SessionPlan, base: Path, clock: Clock) -> Take:
     """Make the sources of a planned session.
@@ -47,11 +100,46 @@ def open_take(plan: SessionPlan, base: Path, clock: Clock) -> Take:
         ConfigError: The plan asks for something the recording does not hold.
     """
     if isinstance(plan.source, ReplaySource):
-        return _replay(plan.source, base, clock)
-    return _synthetic(plan.source, clock)
+        return _replay(plan.source, base, clock, _packet_s(plan))
+    return _synthetic(plan.source, clock, _packet_s(plan))
 
 
-def _replay(source: ReplaySource, base: Path, clock: Clock) -> Take:
+def _synthetic(source: SyntheticSource, clock: Clock, packet_s: float) -> Take:
+    performance = Performance(
+        Wearer.random(source.wearer),
+        vocabulary.find(source.gestures),
+        repetitions=source.repetitions,
+        rng=np.random.default_rng([source.wearer, source.performance]),
+        shuffled=source.shuffled,
+    )
+    speed = source.speed or math.inf
+    seed = source.performance
+    band = SyntheticBand(
+        performance,
+        donning=Donning(rotation_deg=source.rotation_deg),
+        link=Link(drift_ppm=-18.0, start_s=0.012, loss=source.loss, seed=seed),
+        seed=seed,
+        packet_samples=max(1, round(packet_s * EMG_RATE_HZ)),
+        speed=speed,
+        clock=clock,
+    )
+    sources: list[Source] = [band]
+    if source.pose:
+        frames = max(1, round(packet_s * _POSE_HZ))
+        sources.append(
+            SyntheticPose(performance, rate_hz=_POSE_HZ, seed=seed, packet_frames=frames, speed=speed, clock=clock)
+        )
+    return Take(f"synthetic:{source.wearer}/{source.performance}", tuple(sources), tuple(performance.annotations()))
+
+
+def _packet_s(plan: SessionPlan) -> float:
+    """As a device would at real speed; longer where only throughput counts, but a decoder is fed hop by hop."""
+    if plan.source.speed:
+        return _PACKET_S
+    return _DECODE_PACKET_S if plan.decode else _FAST_PACKET_S
+
+
+def _replay(source: ReplaySource, base: Path, clock: Clock, packet_s: float) -> Take:
     recording = recordings.load(base / source.path, source.rate_hz)
     annotations = recording.annotations
     times_s: list[tuple[float, float]] | None = None
@@ -67,14 +155,13 @@ def _replay(source: ReplaySource, base: Path, clock: Clock) -> Take:
     def spans(spec: StreamSpec, length: int) -> Spans | None:
         return None if times_s is None else spans_between(times_s, spec.rate_hz, length)
 
-    packet_s = _FAST_PACKET_S if math.isinf(source.speed) else _PACKET_S
-    emg, pose = recording.emg, recording.pose
+    emg, pose, speed = recording.emg, recording.pose, source.speed or math.inf
     sources: list[Source] = [
         ReplayBand(
             emg,
             recording.emg_samples,
             clock=clock,
-            speed=source.speed,
+            speed=speed,
             packet_s=packet_s,
             spans=spans(emg, len(recording.emg_samples)),
         )
@@ -85,7 +172,7 @@ def _replay(source: ReplaySource, base: Path, clock: Clock) -> Take:
                 pose,
                 recording.pose_samples,
                 clock=clock,
-                speed=source.speed,
+                speed=speed,
                 packet_s=packet_s,
                 spans=spans(pose, len(recording.pose_samples)),
             )

@@ -54,8 +54,12 @@ class EdgeSettings(_Section):
     spool_max_bytes: int = Field(default=8 << 30, ge=1 << 20)
     """Recording stops with an error before the spool outgrows this; nothing unacknowledged is evicted."""
     backoff_max_s: float = Field(default=30.0, gt=0)
-    hop_s: float = Field(default=0.1, gt=0, le=1)
-    """Time between two decodes."""
+    update_root: Path | None = None
+    """The signed root of the update repository, given when the edge is provisioned; without it no release is taken."""
+    release_wait_s: float = Field(default=120.0, ge=0)
+    """How long a session that decodes waits for a release to arrive."""
+    int8: bool = True
+    """Decode with the quantised encoder."""
 
 
 class CloudSettings(_Section):

@@ -1,0 +1,113 @@
+"""The recipe of a candidate release, and what came of it: what a job is told and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from embridge_cloud.learn.config import LearnConfig
+from embridge_shared.errors import ConfigError
+from embridge_shared.preprocess import PreprocessConfig
+
+SUMMARY = "summary.json"
+MODEL = "model"
+CONTROL = "control"
+
+
+class PairingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How windows are cut.
+
+    Attributes:
+        stride_s: Time between two windows of a repetition.
+        tolerance_s: A pose sample further away than this is no pose of that moment.
+        settle_s: Left out after a movement's onset: the way into the shape is not the shape.
+    """
+
+    stride_s: float = 0.2
+    tolerance_s: float = 0.05
+    settle_s: float = 0.0
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a realignment makes.
+
+    Attributes:
+        line: Line of releases.
+        version: Of the release; it must grow within the line.
+        parent: Digest of the release it continues, or empty.
+        seen: Gestures whose EMG is learnt.
+        unseen: Gestures of which only the pose is used, whatever EMG the store holds.
+        unseen_from: Poses of unseen gestures: "templates" of the vocabulary, or "recordings" of training participants.
+        held_out: Participants nothing is taken from.
+        validation: Participants that only watch the training.
+        preprocess: From raw EMG to windows.
+        pairing: How windows are cut.
+        learn: The training.
+        prototypes: A gesture.
+        k: Prototypes that count in a score.
+        seed: Of everything.
+        control: Also train a control with broken pairs.
+    """
+
+    line: str = "embridge"
+    version: int = 1
+    parent: str = ""
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+    unseen_from: str = "templates"
+    held_out: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    preprocess: PreprocessConfig
+    pairing: PairingConfig = PairingConfig()
+    learn: LearnConfig
+    prototypes: int = 24
+    k: int = 8
+    seed: int = 0
+    control: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.seen) < 2 or set(self.seen) & set(self.unseen):
+            raise ConfigError("a realignment needs two or more seen gestures, none of them also unseen")
+        if self.unseen_from not in ("templates", "recordings"):
+            raise ConfigError(f"unseen_from is {self.unseen_from!r}", hint='Use "templates" or "recordings".')
+        window, signal = self.preprocess.window, self.learn.emg
+        if (window.length, window.patch, self.preprocess.front_end.rate_hz) != (
+            signal.window,
+            signal.patch,
+            signal.rate_hz,
+        ):
+            raise ConfigError(
+                f"preprocessing cuts windows of {window.length} in patches of {window.patch}, "
+                f"learning expects {signal.window} in {signal.patch}"
+            )
+
+    def digest(self) -> str:
+        """sha256 of the canonical form, hex."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a realignment made.
+
+    Attributes:
+        release: Name of the release.
+        digest: sha256 of its bundle.
+        bundle: File name of the bundle.
+        snapshot: sha256 over the content hashes of the sessions it used.
+        sessions: Their ids.
+        participants: Training participants.
+        windows: Training windows.
+        metrics: Measured figures by name.
+        history: Loss curves, one value a step.
+    """
+
+    release: str
+    digest: str
+    bundle: str
+    snapshot: str
+    sessions: tuple[str, ...]
+    participants: tuple[str, ...]
+    windows: int
+    metrics: dict[str, float]
+    history: dict[str, list[float]]

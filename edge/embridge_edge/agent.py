@@ -1,0 +1,190 @@
+"""The edge agent: one supervised process that records, delivers, decodes and updates itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from embridge_edge.courier import Courier
+from embridge_edge.decode.calibration import CalibrationStore, calibrate
+from embridge_edge.decode.runtime import Decoder
+from embridge_edge.decode.stream import StreamDecoder
+from embridge_edge.live import LiveDecoding
+from embridge_edge.plan import Plan, SessionPlan
+from embridge_edge.recorder import Digest, Recorder, begin
+from embridge_edge.releases import ReleaseKeeper
+from embridge_edge.spool import Spool
+from embridge_edge.takes import Take, Tap, open_take
+from embridge_edge.uplink import Uplink
+from embridge_shared.clock import Clock
+from embridge_shared.errors import EmbridgeError, OperatorError, Reason
+from embridge_shared.session import Purpose
+from embridge_shared.settings import Settings
+from embridge_shared.wire.messages import EdgeState
+
+logger = logging.getLogger(__name__)
+
+_SYNC_EVERY_S = 5.0
+_POLL_S = 0.2
+
+
+class Agent:
+    """One edge.
+
+    Args:
+        settings: Broker, state directory, limits.
+        clock: Wall and monotonic time.
+        plan: Sessions to record.
+        base: Folder that the plan's paths start from.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, plan: Plan | None = None, base: Path = Path()) -> None:
+        self._settings = settings
+        self._edge = settings.edge
+        self._clock = clock
+        self._plan = plan
+        self._base = base
+        self._state_dir = settings.edge.state_dir
+        self._courier = Courier(Spool(self._state_dir / "spool.db", settings.edge.spool_max_bytes))
+        self._calibrations = CalibrationStore(self._state_dir / "calibrations")
+        self._recorder: Recorder | None = None
+        self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed)
+        self._uplink = Uplink(settings, self._courier, clock, state=self._state, on_desired=self._releases.desire)
+        self.digests: list[Digest] = []
+
+    async def run(self, *, until_done: bool = False) -> None:
+        """Run until cancelled; with `until_done` until the plan is recorded and the cloud holds all of it.
+
+        Raises:
+            EmbridgeError: Recording cannot go on; what was recorded is in the spool.
+        """
+        failure: EmbridgeError | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(self._uplink.run(), name="uplink"),
+                    tasks.create_task(self._releases.run(), name="releases"),
+                    tasks.create_task(self._sync(), name="sync"),
+                ]
+                await self._record_all()
+                while until_done and self._courier.spool.backlog().items:
+                    await self._clock.sleep(_POLL_S)
+                if until_done:
+                    for task in background:
+                        task.cancel()
+        except* EmbridgeError as group:
+            failure = _innermost(group)
+        finally:
+            await self._courier.close()
+        if failure is not None:
+            raise failure
+
+    async def _record_all(self) -> None:
+        for entry in self._plan.session if self._plan is not None else ():
+            known = await self._courier.call(self._courier.spool.session, entry.name)
+            if known is not None and known.closed:
+                logger.info("session %s is recorded already", entry.name)
+                continue
+            await self._record(entry)
+
+    async def _record(self, entry: SessionPlan) -> None:
+        take = open_take(entry, self._base, self._clock)
+        decoder: Decoder | None = None
+        tap: Tap | None = None
+        if entry.decode or entry.purpose is Purpose.CALIBRATION:
+            decoder = await self._releases.decoder()
+        if entry.purpose is Purpose.CALIBRATION:
+            tap, take = Tap.on_band(take)
+        live = self._live(entry, take, decoder) if decoder is not None and entry.decode else None
+        begun = await begin(entry, take, edge=self._edge.name, courier=self._courier, clock=self._clock, live=live)
+        self._recorder = Recorder(
+            entry,
+            begun,
+            take,
+            chunk_s=self._edge.chunk_s,
+            courier=self._courier,
+            clock=self._clock,
+            live=live,
+            spooled=self._uplink.notify,
+        )
+        self._changed()
+        try:
+            async with self._releases.held():
+                digest = await self._recorder.run()
+        finally:
+            self._recorder = None
+            self._changed()
+        if tap is not None and decoder is not None:
+            await self._calibrate(entry.participant, decoder, tap)
+        self._note(digest)
+
+    async def _calibrate(self, participant: str, decoder: Decoder, tap: Tap) -> None:
+        calibration = await asyncio.to_thread(
+            calibrate,
+            participant,
+            decoder.manifest.preprocess,
+            tap.spec,
+            tap.chunks,
+            created_ns=self._clock.wall_ns(),
+        )
+        self._calibrations.save(calibration)
+        logger.info("calibrated %s on %.0f s of signal", participant, calibration.duration_s)
+
+    def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
+        manifest = decoder.manifest
+        calibration = self._calibrations.load(entry.participant, manifest.preprocess, take.band.spec)
+        if calibration is None:
+            raise OperatorError(
+                f"{entry.participant} has no calibration for {manifest.release} with this band",
+                reason=Reason.NOT_FOUND,
+                hint='Record a session of purpose "calibration" first: rest, then every known gesture once.',
+            )
+        return LiveDecoding(StreamDecoder(decoder, take.band.spec, calibration.scale))
+
+    def _note(self, digest: Digest) -> None:
+        folder = self._state_dir / "digests"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{digest.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(digest)))
+        self.digests.append(digest)
+        logger.info(
+            "session %s: %s; %s",
+            digest.name,
+            digest.reason,
+            ", ".join(f"{s.name} {s.samples} samples, {s.lost} lost, {s.chunks} chunks" for s in digest.streams),
+        )
+
+    async def _sync(self) -> None:
+        while True:
+            await self._clock.sleep(_SYNC_EVERY_S)
+            await self._courier.call(self._courier.spool.sync)
+
+    def _changed(self) -> None:
+        self._uplink.state_changed()
+
+    def _state(self) -> EdgeState:
+        backlog = self._courier.spool.backlog()
+        current = self._releases.current
+        return EdgeState(
+            edge=self._edge.name,
+            online=True,
+            agent=version("embridge"),
+            release=current.name if current else "",
+            digest=current.digest if current else "",
+            recording=self._recorder.session.id if self._recorder else None,
+            spooled=backlog.items,
+            spooled_bytes=backlog.bytes,
+            update=self._releases.progress,
+            t_ns=self._clock.wall_ns(),
+        )
+
+
+def _innermost(group: BaseExceptionGroup[EmbridgeError]) -> EmbridgeError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, EmbridgeError)
+    return error
