@@ -186,6 +186,7 @@ class Jobs:
             self._change(name, state=JobState.FAILED, error=str(error), ended_ns=self._clock.wall_ns())
 
     async def _train(self, name: str, folder: Path) -> None:
+        """Run the child to its end and follow its progress."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -1,0 +1,43 @@
+"""The model card that travels in a release."""
+
+from __future__ import annotations
+
+from embridge_shared.release import Manifest
+
+
+_SEEN = {True: "yes", False: "**no, pose alone**"}
+
+
+def model_card(manifest: Manifest) -> str:
+    """Markdown that tells an operator what a release is, what it was made of and what it was measured to do."""
+    p = manifest.preprocess
+    rows = "\n".join(
+        f"| `{g.label}` | {g.title} | {_SEEN[g.emg_seen]} | {g.prototypes} | {g.provenance} |"
+        for g in manifest.gestures
+    )
+    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(manifest.metrics.items()))
+    return f"""# {manifest.release}
+
+Decodes {len(manifest.gestures)} gestures from {manifest.channels} EMG channels, in windows of {p.window_s:.2f} s every
+{p.hop_s:.2f} s, at a feature rate of {p.front_end.rate_hz:g} Hz.
+
+| label | gesture | EMG in training | prototypes | from |
+|---|---|---|---|---|
+{rows}
+
+## Made of
+
+{len(manifest.lineage.sessions)} sessions of {len(manifest.lineage.participants)} participants; snapshot
+`{manifest.lineage.snapshot}`; recipe `{manifest.lineage.config}`; seed {manifest.lineage.seed}; code {manifest.code};
+parent {f"`{manifest.parent}`" if manifest.parent else "none"}.
+
+## Measured
+
+| figure | value |
+|---|---|
+{figures}
+
+## Limits
+
+A wearer needs a calibration (rest and known gestures) before decoding. Scores are similarities, not probabilities.
+"""

@@ -1,0 +1,313 @@
+"""Realignment: from sealed sessions to a candidate release.
+
+A pure job: it reads a folder of sealed sessions and a recipe, writes a folder with the bundle, the model, a control
+with broken pairs and a summary, and touches nothing else; so it runs in a child process and can be killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_cloud.card import model_card
+from embridge_cloud.learn.checkpoint import save_checkpoint
+from embridge_cloud.learn.data import Windows, concatenate
+from embridge_cloud.learn.export import Exported, export_encoder, run_onnx
+from embridge_cloud.learn.optim import Progress, ProgressCallback
+from embridge_cloud.learn.pipeline import pretrain_encoders, train
+from embridge_cloud.learn.trained import Trained
+from embridge_cloud.learn.zeroshot import evaluate_zero_shot
+from embridge_cloud.pairing import cut, pair, wearer_scale
+from embridge_cloud.prototypes import PrototypeIndex, build_prototypes
+from embridge_cloud.recipe import CONTROL, MODEL, SUMMARY, Recipe, Summary
+from embridge_cloud.store.sealed import Catalogue, SealedSession
+from embridge_shared import gestures as vocabulary
+from embridge_shared.clock import Clock
+from embridge_shared.errors import DataError, Reason
+from embridge_shared.preprocess import PoseConfig
+from embridge_shared.release import (
+    CARD,
+    ENCODER,
+    ENCODER_INT8,
+    GOLDEN,
+    PROTOTYPES,
+    SUFFIX,
+    Gesture,
+    Golden,
+    Lineage,
+    Manifest,
+    pack_array,
+    pack_golden,
+    write_bundle,
+)
+from embridge_shared.scoring import PrototypeScorer
+from embridge_shared.session import Purpose
+
+logger = logging.getLogger(__name__)
+
+_GOLDEN_WINDOWS = 8
+_TEMPLATE_CLIPS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The data of a realignment.
+
+    Attributes:
+        train: Paired windows of the training participants, seen gestures.
+        validation: Of the validation participants, seen gestures; None without any.
+        unseen_poses: Pose windows of the unseen gestures by training participants; None when templates serve.
+        digest: sha256 over the sessions' content hashes.
+        sessions: Ids.
+    """
+
+    train: Windows
+    validation: Windows | None
+    unseen_poses: Windows | None
+    digest: str
+    sessions: tuple[str, ...]
+
+
+def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: ProgressCallback) -> Summary:
+    """Train on what is sealed and write a candidate release.
+
+    Args:
+        store: Folder of sealed sessions.
+        config: What to make.
+        out: Where to; made.
+        clock: Dates the release.
+        progress: Told after every step.
+
+    Raises:
+        DataError: Too little data.
+        LeakageError: The split would let an evaluation see what it must not.
+        ModelError: Training diverged, or the exported encoder answers differently.
+    """
+    snapshot = take_snapshot(Catalogue(store), config, progress)
+    encoders = pretrain_encoders(snapshot.train, config.learn, seed=config.seed, progress=progress)
+    both = (snapshot.train, snapshot.validation, config.learn)
+    trained = train(*both, seed=config.seed, unseen=config.unseen, pretrained=encoders, progress=progress)
+    out.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(trained, out / MODEL)
+    if config.control:
+        told = _renamed(progress, "control")
+        control = train(
+            snapshot.train,
+            None,
+            config.learn,
+            seed=config.seed,
+            unseen=config.unseen,
+            pretrained=encoders,
+            shuffle_pairs=True,
+            progress=told,
+        )
+        save_checkpoint(control, out / CONTROL)
+    progress(Progress("export", 0, 1, 0.0))
+    summary = _release(snapshot, config, trained, out, clock)
+    (out / SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(summary)))
+    progress(Progress("export", 1, 1, 0.0))
+    return summary
+
+
+def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallback) -> Snapshot:
+    """Pair and cut the sessions that training may use.
+
+    Raises:
+        DataError: There is no paired window of a training participant.
+    """
+    usable = [s for s in catalogue.sessions() if _usable(s, config)]
+    train_parts: list[Windows] = []
+    validation_parts: list[Windows] = []
+    unseen_parts: list[Windows] = []
+    for done, sealed in enumerate(usable, 1):
+        paired = pair(sealed, config.preprocess, config.pairing, hidden=config.unseen)
+        scale = wearer_scale(paired, config.preprocess, hidden=config.unseen)
+        seen = cut(paired, scale, config.preprocess, config.pairing, config.seen)
+        if seen is not None and seen.pose is not None:
+            (validation_parts if paired.participant in config.validation else train_parts).append(seen)
+        if config.unseen_from == "recordings" and paired.participant not in config.validation:
+            poses = cut(paired, scale, config.preprocess, config.pairing, config.unseen)
+            if poses is not None and poses.pose is not None:
+                unseen_parts.append(poses.without_emg())
+        progress(Progress("pairing", done, len(usable), 0.0))
+    if not train_parts:
+        raise DataError(
+            "no sealed training session holds EMG paired with pose of the gestures to learn",
+            reason=Reason.TOO_LITTLE_DATA,
+            hint='Record sessions of purpose "training" with a pose source, and let them be sealed.',
+        )
+    ids = tuple(str(s.id) for s in usable)
+    digest = hashlib.sha256("\n".join(sorted(s.content_hash for s in usable)).encode()).hexdigest()
+    return Snapshot(
+        train=concatenate(train_parts),
+        validation=concatenate(validation_parts) if validation_parts else None,
+        unseen_poses=concatenate(unseen_parts) if unseen_parts else None,
+        digest=digest,
+        sessions=ids,
+    )
+
+
+def _usable(sealed: SealedSession, config: Recipe) -> bool:
+    session = sealed.session
+    return session.purpose is Purpose.TRAINING and session.participant.id not in config.held_out
+
+
+def _renamed(progress: ProgressCallback, stage: str) -> ProgressCallback:
+    def tell(p: Progress) -> None:
+        progress(replace(p, stage=stage))
+
+    return tell
+
+
+def _release(snapshot: Snapshot, config: Recipe, trained: Trained, out: Path, clock: Clock) -> Summary:
+    gestures = (*config.seen, *config.unseen)
+    gallery = _gallery(snapshot, config)
+    index = build_prototypes(
+        trained.embed_pose,
+        gallery,
+        gestures,
+        per_gesture=config.prototypes,
+        seed=config.seed,
+        encoder=trained.lineage.statistics,
+    )
+    train_emg = snapshot.train.emg
+    assert train_emg is not None
+    rng = np.random.default_rng(config.seed)
+    sample = train_emg[np.sort(rng.choice(len(train_emg), min(256, len(train_emg)), replace=False))]
+    exported = export_encoder(trained, sample)
+    metrics = _metrics(snapshot, config, trained, exported, index)
+    golden = _golden(exported, index.scorer(config.k), sample, rng)
+    prototypes, rows, _ = index.export()
+    files = {
+        ENCODER: exported.onnx,
+        ENCODER_INT8: exported.int8,
+        PROTOTYPES: pack_array(prototypes),
+        GOLDEN: pack_golden(golden),
+    }
+    participants = tuple(sorted(snapshot.train.present("participants")))
+    manifest = Manifest(
+        name=config.line,
+        version=config.version,
+        created_ns=clock.wall_ns(),
+        code=version("embridge"),
+        parent=config.parent,
+        preprocess=config.preprocess,
+        pose=_pose_config(config, trained),
+        window=config.learn.emg.window,
+        channels=config.learn.emg.channels,
+        queries=config.learn.qformer.queries,
+        dim=prototypes.shape[1],
+        gestures=tuple(_gesture(name, config, index, len(participants)) for name in gestures),
+        rows=tuple(rows.tolist()),
+        k=config.k,
+        lineage=Lineage(
+            snapshot=snapshot.digest,
+            sessions=snapshot.sessions,
+            participants=participants,
+            seed=config.seed,
+            config=config.digest(),
+        ),
+        metrics=metrics,
+    )
+    path = out / f"{manifest.release}{SUFFIX}"
+    digest = write_bundle(path, manifest, files | {CARD: model_card(manifest).encode()})
+    return Summary(
+        release=manifest.release,
+        digest=digest,
+        bundle=path.name,
+        snapshot=snapshot.digest,
+        sessions=snapshot.sessions,
+        participants=participants,
+        windows=len(snapshot.train),
+        metrics=metrics,
+        history=trained.history,
+    )
+
+
+def _gallery(snapshot: Snapshot, config: Recipe) -> Windows:
+    """Poses of every gesture: recorded ones of the seen, recorded or drawn ones of the unseen."""
+    parts = [snapshot.train.without_emg()]
+    if config.unseen_from == "templates":
+        parts += [_template_windows(config, name) for name in config.unseen]
+    elif snapshot.unseen_poses is not None:
+        parts.append(snapshot.unseen_poses)
+    return concatenate(parts)
+
+
+def _template_windows(config: Recipe, name: str) -> Windows:
+    """Clips of a gesture made from its template alone: the way in, and the shape held."""
+    (gesture,) = vocabulary.find([name])
+    pose = config.learn.pose
+    rng = np.random.default_rng([config.seed, *name.encode()])
+    clips = vocabulary.pose_clips(gesture, _TEMPLATE_CLIPS, rate_hz=pose.rate_hz, seconds=pose.window_s, rng=rng)
+    n = len(clips)
+    zeros = np.zeros(n, np.int64)
+    return Windows(
+        emg=None,
+        pose=clips,
+        label=zeros,
+        participant=zeros,
+        session=zeros,
+        repetition=np.arange(n),
+        start_s=np.arange(n) * pose.window_s,
+        gestures=(name,),
+        participants=("template",),
+        sessions=(f"template:{name}",),
+    )
+
+
+def _gesture(name: str, config: Recipe, index: PrototypeIndex, participants: int) -> Gesture:
+    seen = name in config.seen
+    recorded = seen or config.unseen_from == "recordings"
+    (known,) = vocabulary.find([name])
+    return Gesture(
+        label=name,
+        title=known.title,
+        emg_seen=seen,
+        prototypes=int((index.rows == index.gestures.index(name)).sum()),
+        provenance=f"pose of {participants} participants" if recorded else "template of the vocabulary",
+    )
+
+
+def _pose_config(config: Recipe, trained: Trained) -> PoseConfig:
+    return PoseConfig(
+        rate_hz=config.learn.pose.rate_hz,
+        length=config.learn.pose.window,
+        patch=config.learn.pose.patch,
+        mean=tuple(map(float, trained.pose_mean)),
+        sd=tuple(map(float, trained.pose_sd)),
+    )
+
+
+def _metrics(
+    snapshot: Snapshot, config: Recipe, trained: Trained, exported: Exported, index: PrototypeIndex
+) -> dict[str, float]:
+    metrics = {
+        "parity.cosine": exported.parity.cosine,
+        "parity.int8_cosine": exported.int8_parity.cosine,
+        **{f"sanity.{k}": float(v) for k, v in msgspec.structs.asdict(trained.sanity).items()},
+    }
+    if snapshot.validation is not None:
+        gallery = snapshot.train.without_emg().of_gestures(config.seen)
+        seen = evaluate_zero_shot(trained, snapshot.validation.without_pose(), gallery, seed=config.seed)
+        metrics["validation.seen.balanced_accuracy"] = seen.prototype.balanced_accuracy
+        metrics["validation.seen.chance"] = seen.prototype.chance
+        metrics["index.recall"] = index.recall(trained.embed_emg(snapshot.validation.emg))
+    return metrics
+
+
+def _golden(
+    exported: Exported, scorer: PrototypeScorer, sample: NDArray[np.float32], rng: np.random.Generator
+) -> Golden:
+    """Windows that belong to nobody, each a blend of many people's, and what the full encoder answers to them."""
+    weights = rng.dirichlet(np.full(len(sample), 0.5), _GOLDEN_WINDOWS)
+    windows = np.tensordot(weights, sample, axes=1).astype(np.float32)
+    queries = np.concatenate([run_onnx(exported.onnx, w[None]) for w in windows])
+    return Golden(windows=windows, queries=queries, scores=scorer(queries))
