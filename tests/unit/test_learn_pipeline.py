@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from embridge_cloud.learn import checkpoint, evaluate
+from embridge_cloud.learn.baseline import fit_ridge
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.learn.leakage import PoseRegime
@@ -212,6 +213,29 @@ def test_zero_shot_evaluation_obeys_the_rules(trained: Trained) -> None:
     assert evaluate_zero_shot(trained, later, everyone, new_participants=False).unseen == ()
     with pytest.raises(DataError):
         evaluate_zero_shot(trained, strangers.without_pose(), gallery)
+
+
+def test_the_baseline_obeys_the_same_rules() -> None:
+    world = paired(windows=512, people=8).of_gestures(SEEN)
+    config = tiny()
+    ridge = fit_ridge(world, config)
+    again = fit_ridge(world, config)
+    assert np.array_equal(ridge.weights, again.weights)
+    strangers = paired(windows=384, people=8, first_person=40).without_pose()
+    gallery = paired(windows=384, people=8, first_person=60).without_emg()
+    for gestures in (SEEN, UNSEEN):
+        found = evaluate_zero_shot(ridge, strangers.of_gestures(gestures), gallery.of_gestures(gestures))
+        assert found.knn.low > found.knn.chance
+        assert found.regime is PoseRegime.STRICT
+    rng = np.random.default_rng(0)
+    assert world.pose is not None
+    broken = fit_ridge(replace(world, pose=world.pose[rng.permutation(len(world))]), config)
+    control = evaluate_zero_shot(broken, strangers.of_gestures(UNSEEN), gallery.of_gestures(UNSEEN))
+    assert abs(control.knn.balanced_accuracy - 0.5) < 0.25
+    with pytest.raises(LeakageError):
+        evaluate_zero_shot(ridge, world.without_pose(), gallery)
+    with pytest.raises(DataError):
+        fit_ridge(world.without_pose(), config)
 
 
 def test_changed_statistics_are_noticed(trained: Trained, tmp_path: Path) -> None:

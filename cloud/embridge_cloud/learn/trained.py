@@ -90,6 +90,10 @@ class Trained:
         """Joint angles, float32 (N, Tp, 20), rad, to unit vectors (N, d)."""
         return embed_poses(self.model, pose)
 
+    def statistics(self) -> dict[str, NDArray[np.float32]]:
+        """Everything computed on the train split that is no weight."""
+        return statistics_of(self.model)
+
     @property
     def pose_mean(self) -> NDArray[np.float32]:
         """Mean of each joint in the train split, (20,), rad."""

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from embridge_cloud.learn import evaluate, leakage
+from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows, class_balanced
 from embridge_cloud.learn.evaluate import Score, Truth
 from embridge_cloud.learn.leakage import PoseRegime
-from embridge_cloud.learn.trained import Trained, statistics_of
+from embridge_cloud.learn.trained import Lineage, Trained
 from embridge_shared.errors import DataError, Reason
+
+
+class Embedder(Protocol):
+    """A model that can be tested: EMG and pose in one space, and a record of what it was trained on."""
+
+    @property
+    def config(self) -> LearnConfig:
+        """Shapes and evaluation settings."""
+        ...
+
+    @property
+    def lineage(self) -> Lineage:
+        """What it was trained on."""
+        ...
+
+    def embed_emg(self, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """float32 (N, T, C) to unit queries (N, M, d)."""
+        ...
+
+    def embed_pose(self, pose: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """float32 (N, Tp, 20), rad, to unit vectors (N, d)."""
+        ...
+
+    def statistics(self) -> dict[str, NDArray[np.float32]]:
+        """Everything computed on the train split."""
+        ...
 
 
 class ZeroShot(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +64,7 @@ class ZeroShot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evaluate_zero_shot(
-    trained: Trained,
+    trained: Embedder,
     tested: Windows,
     gallery: Windows,
     *,
@@ -61,7 +91,7 @@ def evaluate_zero_shot(
     leakage.check_sessions(lineage.sessions, tested.present("sessions"))
     if new_participants:
         leakage.check_participants(lineage.participants, tested.present("participants"))
-    leakage.check_statistics(lineage.statistics, statistics_of(trained.model))
+    leakage.check_statistics(lineage.statistics, trained.statistics())
     names = sorted(gallery.present("gestures"))
     missing = tested.present("gestures") - set(names)
     if missing or len(tested) == 0:
