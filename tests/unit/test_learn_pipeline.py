@@ -249,8 +249,8 @@ def test_changed_statistics_are_noticed(trained: Trained, tmp_path: Path) -> Non
 
 def test_probe_needs_strangers(trained: Trained, seen: Windows) -> None:
     strangers = paired(windows=96, first_person=40).of_gestures(SEEN)
-    found = probe(trained, seen, strangers)
-    assert found.balanced_accuracy > 2 / 6
+    for features in ("queries", "summary", "both"):
+        assert probe(trained, seen, strangers, features=features).balanced_accuracy > 2 / 6
     with pytest.raises(LeakageError):
         probe(trained, seen, seen)
 

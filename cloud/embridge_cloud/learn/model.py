@@ -151,6 +151,20 @@ def embed_emg(model: Bridge, emg: NDArray[np.float32] | None) -> NDArray[np.floa
     return np.zeros((0, model.config.qformer.queries, model.center.shape[0]), np.float32)
 
 
+@torch.no_grad()
+def embed_summary(model: Bridge, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """EMG, float32 (N, T, C), to the EMG encoder's summary (N, d), as it is before any query reads it.
+
+    Raises:
+        DataError: There is no EMG, or windows of another shape.
+    """
+    given = _checked(emg, (model.config.emg.window, model.config.emg.channels), "EMG")
+    model.eval()
+    device = model.center.device
+    parts = [model.emg(torch.from_numpy(part).to(device))[:, 0].cpu().numpy() for part in in_batches(given)]
+    return np.concatenate(parts) if parts else np.zeros((0, model.center.shape[0]), np.float32)
+
+
 def _checked(values: NDArray[np.float32] | None, shape: tuple[int, int], what: str) -> NDArray[np.float32]:
     """Windows of the shape the model was made for."""
     if values is None or values.ndim != 3 or values.shape[1:] != shape:

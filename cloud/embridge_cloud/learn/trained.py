@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embridge_cloud.learn import leakage
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.leakage import PoseRegime
-from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses
+from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses, embed_summary
 from embridge_cloud.learn.pretrain import History
 
 
@@ -85,6 +85,10 @@ class Trained:
     def embed_emg(self, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """EMG, float32 (N, T, C), to unit queries (N, M, d)."""
         return embed_emg(self.model, emg)
+
+    def embed_summary(self, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """EMG, float32 (N, T, C), to the EMG encoder's summary (N, d)."""
+        return embed_summary(self.model, emg)
 
     def embed_pose(self, pose: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Joint angles, float32 (N, Tp, 20), rad, to unit vectors (N, d)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -128,13 +128,21 @@ def evaluate_zero_shot(
     )
 
 
-def probe(trained: Trained, train: Windows, tested: Windows, *, seed: int = 0) -> Score:
-    """Linear probe on the mean of the queries: what a classifier with labels could make of the encoder.
+def probe(
+    trained: Trained,
+    train: Windows,
+    tested: Windows,
+    *,
+    features: Literal["queries", "summary", "both"] = "queries",
+    seed: int = 0,
+) -> Score:
+    """Linear probe on frozen features: what a classifier with labels could make of the encoder.
 
     Args:
         trained: The frozen model.
         train: Labelled EMG.
         tested: Labelled EMG of other people.
+        features: The mean of the queries, the EMG encoder's summary, or both.
         seed: For the bootstrap.
 
     Raises:
@@ -150,9 +158,17 @@ def probe(trained: Trained, train: Windows, tested: Windows, *, seed: int = 0) -
         raise DataError("a probe needs labelled windows on both sides", reason=Reason.TOO_LITTLE_DATA)
     y = np.array([place[train.gestures[i]] for i in train.label], np.int64)
     truth = np.array([place[tested.gestures[i]] for i in tested.label], np.int64)
-    features = [trained.embed_emg(w.emg).mean(axis=1) for w in (train, tested)]
-    found = evaluate.linear_probe(
-        (features[0], y), features[1], classes=len(names), l2=trained.config.evaluate.probe_l2
-    )
+    x = [_features(trained, w, features) for w in (train, tested)]
+    found = evaluate.linear_probe((x[0], y), x[1], classes=len(names), l2=trained.config.evaluate.probe_l2)
     subject = Truth(truth, tested.participant, tested.participants, tuple(names))
     return evaluate.score(subject, found, np.random.default_rng(seed), bootstrap=trained.config.evaluate.bootstrap)
+
+
+def _features(trained: Trained, windows: Windows, which: str) -> NDArray[np.float32]:
+    """Frozen features of EMG windows, (N, d) or (N, 2 d)."""
+    parts = []
+    if which != "summary":
+        parts.append(trained.embed_emg(windows.emg).mean(axis=1))
+    if which != "queries":
+        parts.append(trained.embed_summary(windows.emg))
+    return np.concatenate(parts, axis=1)
