@@ -236,16 +236,18 @@ def build_prototypes(
         vectors=np.ascontiguousarray(vectors[order]),
         rows=np.array(rows, np.int64),
         gestures=gestures,
-        provenance=tuple(
-            Provenance(
-                poses.participants[poses.participant[i]],
-                poses.sessions[poses.session[i]],
-                int(poses.repetition[i]),
-                float(poses.start_s[i]),
-            )
-            for i in order
-        ),
+        provenance=tuple(_provenance(poses, int(i)) for i in order),
         encoder=encoder,
+    )
+
+
+def _provenance(poses: Windows, i: int) -> Provenance:
+    """Where window `i` comes from."""
+    return Provenance(
+        participant=poses.participants[poses.participant[i]],
+        session=poses.sessions[poses.session[i]],
+        repetition=int(poses.repetition[i]),
+        start_s=float(poses.start_s[i]),
     )
 
 

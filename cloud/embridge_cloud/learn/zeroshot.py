@@ -87,19 +87,8 @@ def evaluate_zero_shot(
         DataError: Modalities or gestures are missing.
     """
     config, lineage = trained.config, trained.lineage
-    leakage.check_gallery(gallery, tested, config.emg.window_s)
-    leakage.check_sessions(lineage.sessions, tested.present("sessions"))
-    if new_participants:
-        leakage.check_participants(lineage.participants, tested.present("participants"))
-    leakage.check_statistics(lineage.statistics, trained.statistics())
+    _check(trained, tested, gallery, new_participants=new_participants)
     names = sorted(gallery.present("gestures"))
-    missing = tested.present("gestures") - set(names)
-    if missing or len(tested) == 0:
-        raise DataError(
-            f"no pose in the gallery for {sorted(missing)}" if missing else "no window to test",
-            reason=Reason.TOO_LITTLE_DATA,
-            hint="Record poses of every gesture that is to be decoded.",
-        )
     unseen = tuple(sorted(tested.present("gestures") - set(lineage.emg_gestures)))
     regime = leakage.pose_regime(lineage.pose_gestures, unseen, claimed=claimed)
     rng = np.random.default_rng(seed)
@@ -126,6 +115,23 @@ def evaluate_zero_shot(
         unseen=unseen,
         shuffled=lineage.shuffled,
     )
+
+
+def _check(trained: Embedder, tested: Windows, gallery: Windows, *, new_participants: bool) -> None:
+    """The leakage rules, and a gallery that knows every gesture."""
+    lineage = trained.lineage
+    leakage.check_gallery(gallery, tested, trained.config.emg.window_s)
+    leakage.check_sessions(lineage.sessions, tested.present("sessions"))
+    if new_participants:
+        leakage.check_participants(lineage.participants, tested.present("participants"))
+    leakage.check_statistics(lineage.statistics, trained.statistics())
+    missing = tested.present("gestures") - gallery.present("gestures")
+    if missing or not tested.present("gestures"):
+        raise DataError(
+            f"no pose in the gallery for {sorted(missing)}" if missing else "no labelled window to test",
+            reason=Reason.TOO_LITTLE_DATA,
+            hint="Record poses of every gesture that is to be decoded.",
+        )
 
 
 def probe(
