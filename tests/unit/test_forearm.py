@@ -151,10 +151,9 @@ def test_the_spectrum_is_that_of_surface_emg() -> None:
 
 
 def test_fatigue_slows_the_spectrum_and_raises_the_amplitude() -> None:
-    wearer = Wearer.random(2)
-    tireless = dataclasses.replace(wearer, fatigability=0.0)
     median_hz, power = [], []
-    for who in (tireless, wearer):
+    for fatigability in (0.0, 1.5):
+        who = dataclasses.replace(Wearer.random(2), fatigability=fatigability)
         emg = Forearm(who, Donning(hum_uv=0.0), seed=3).emg(held(who, "fist", 90.0))[-40_000:].astype(float)
         hz, density = welch(emg, EMG_RATE_HZ, nperseg=1024, axis=0)
         total = np.cumsum(density.sum(axis=1))

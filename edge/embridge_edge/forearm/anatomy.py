@@ -1,6 +1,6 @@
 """Muscles of the forearm that move or steady the hand: where they lie and what they do.
 
-Angles go around the cross-section of the proximal third, from the subcutaneous border of the ulna (0°) over the
+Angles go around the cross-section of the proximal half, from the subcutaneous border of the ulna (0°) over the
 extensors (90° is the back of the arm) and the radial side (180°) to the flexors (270°). Depth is from the muscle
 surface, below skin and fat, to the middle of the fibres. Extent is where fibres run, as a fraction of the way from
 elbow to wrist.

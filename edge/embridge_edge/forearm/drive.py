@@ -20,12 +20,12 @@ _SHARPNESS = 18.0
 _THRESHOLD = 0.12
 _DAMPING_S = 0.05
 # Force is never steady: slow changes of effort, and the fluctuation within a contraction.
-_EFFORT_SD, _EFFORT_S = 0.15, 6.0
-_FLUCTUATION_SD, _FLUCTUATION_S = 0.12, 0.15
+_EFFORT_SD, _EFFORT_S = 0.10, 6.0
+_FLUCTUATION_SD, _FLUCTUATION_S = 0.10, 0.12
 _TIRES_S, _RECOVERS_S = 60.0, 400.0
 
 _THUMB_TIP, *_FINGER_TIPS = (i for i, name in enumerate(LANDMARKS) if name.endswith("_tip"))
-_TOUCH_M, _TOUCH_WIDTH_M = 0.022, 0.003
+_TOUCH_M, _TOUCH_WIDTH_M = 0.030, 0.006
 
 
 def _pressing() -> NDArray[np.float64]:

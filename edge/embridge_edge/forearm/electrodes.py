@@ -75,7 +75,7 @@ class Donning:
     """
 
     rotation_deg: float = 0.0
-    position: float = 0.25
+    position: float = 0.4
     contact_sd: float = 0.10
     leakage: float = 0.05
     mains_hz: float = 50.0

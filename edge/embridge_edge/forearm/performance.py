@@ -16,6 +16,7 @@ from embridge_shared.session import CueShown, Repetition
 
 _WAVES = 4
 _SETTLE_S = 1.0
+_FAR_RAD = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,9 @@ class Performance:
         k = len(self.prompts)
         poses = np.array([prompt.gesture.pose for prompt in self.prompts])
         reach = wearer.amplitude * np.exp(rng.normal(0.0, 0.05, (k, 1)))
-        missed = wearer.shape + rng.normal(0.0, np.deg2rad(3.0), (k, N_JOINTS))
+        # The further a shape is from rest, the more room there is to make it one's own way.
+        far = np.sqrt(((poses - wearer.rest) ** 2).mean(axis=1, keepdims=True)) / _FAR_RAD
+        missed = wearer.shape * np.clip(far, 0.25, 1.0) + rng.normal(0.0, np.deg2rad(2.0), (k, N_JOINTS))
         self._moves = clamp(wearer.rest + reach * (poses - wearer.rest) + missed) - wearer.rest
         self._stagger_s = np.clip(rng.normal(0.0, 0.02, (k, N_JOINTS)), -0.05, 0.05)
         self._waves = self._draw_waves(rng)

@@ -21,16 +21,16 @@ class Population:
         gain_sd: Log of how much of a muscle's activity reaches the skin.
         strategy_sd: Log of how much a muscle takes of each joint it moves.
         strength_sd: Log of the overall signal.
-        shape_sd_deg: Personal offset of a joint in every gesture.
+        shape_sd_deg: Personal offset of a joint in the gestures made.
         rest_sd_deg: Personal offset of a joint at rest.
     """
 
-    angle_sd_deg: float = 7.0
+    angle_sd_deg: float = 10.0
     depth_sd: float = 0.15
-    gain_sd: float = 0.30
-    strategy_sd: float = 0.25
+    gain_sd: float = 0.40
+    strategy_sd: float = 0.35
     strength_sd: float = 0.35
-    shape_sd_deg: float = 5.0
+    shape_sd_deg: float = 7.0
     rest_sd_deg: float = 3.0
 
 
@@ -53,7 +53,7 @@ class Wearer:
         lead_s: By how much EMG precedes the movement it causes (30-100 ms: Cavanagh and Komi 1979).
         fatigability: How fast contraction tires the muscles; 1 is typical.
         rest: Posture of the relaxed hand, (20,), rad.
-        shape: Personal offset of every shape made, (20,), rad.
+        shape: Personal offset of the shapes made, (20,), rad; smaller shapes get less of it.
         amplitude: How far a shape is carried, 1 is all the way.
         move_s: Duration of a movement into a shape, s.
         reaction_s: From a prompt to the first movement, s.
