@@ -50,7 +50,7 @@ class Intake:
         last_shard: Last shard it owns; states of other edges are left to their owners.
 
     Attributes:
-        counters: What came.
+        counters: What came and was committed.
     """
 
     def __init__(self, read: Reader, *, first_shard: int = 0, last_shard: int = topics.SHARDS - 1) -> None:
@@ -67,6 +67,11 @@ class Intake:
         self._live = {s.session.id: s for s in self._read.unsealed()}
         self._waiting = self._read.held_sessions()
         self._pending = False
+
+    @property
+    def unsettled(self) -> bool:
+        """A round was begun and is not committed."""
+        return self._pending
 
     def take(self, messages: Sequence[Incoming]) -> Taken:
         """Sort out a round's messages; the batch must be committed before the next round.
@@ -91,6 +96,7 @@ class Intake:
     def committed(self, taken: Taken) -> list[Report]:
         """What to tell the edges now that the round's batch is in the database."""
         self._pending = False
+        self.counters.add(taken.counts)
         reports = []
         for (edge, session), reply in taken.replies.items():
             streams: tuple[StreamCommit, ...] = ()
@@ -123,6 +129,11 @@ class Intake:
         report = CommitReport(session=session, streams=stream_commits(found.ranges), sealed=True)
         return found.session.edge, report
 
+    def greet(self) -> list[Report]:
+        """Where all sessions stand; every edge that is online will count as having appeared."""
+        self._online.clear()
+        return self.coverage()
+
     def coverage(self, edge: str | None = None) -> list[Report]:
         """Where sessions stand, read from the database: all that are not sealed, or one edge's and its latest."""
         reports = []
@@ -146,15 +157,15 @@ class Intake:
         """The messages whose header can be trusted; the others go to quarantine."""
         found = []
         for message in messages:
-            self.counters.messages += 1
-            self.counters.bytes += len(message.payload)
+            taken.counts.messages += 1
+            taken.counts.bytes += len(message.payload)
             try:
                 if message.topic.startswith(STATE_PREFIX):
                     self._note_state(taken, message)
                 else:
                     found.append(parcels.read(message))
             except DataError as error:
-                self.counters.foreign += 1
+                taken.counts.foreign += 1
                 self._quarantine(taken, message, error.reason, error.message)
         return found
 
@@ -216,7 +227,7 @@ class Intake:
         elif found.of(chunk.stream).stored.overlaps(chunk.first, chunk.end):
             if self._has(taken, found, chunk, parcel.incoming.payload):
                 self._settle(taken, parcel)
-                self.counters.duplicates += 1
+                taken.counts.duplicates += 1
             else:
                 detail = f"samples {chunk.first}..{chunk.end} are there with other bounds or other content"
                 self._refuse(taken, parcel, Reason.OVERLAP, detail)
@@ -227,8 +238,8 @@ class Intake:
             taken.batch.chunks.append(row)
             taken.fresh_chunks[(row.session, row.stream, row.first)] = row.payload
             found.of(chunk.stream).add(chunk.first, chunk.n, chunk.gap_before)
-            self.counters.chunks += 1
-            self.counters.samples += chunk.n
+            taken.counts.chunks += 1
+            taken.counts.samples += chunk.n
             self._settle(taken, parcel)
 
     def _has(self, taken: Taken, found: StoredSession, chunk: Chunk, payload: bytes) -> bool:
@@ -258,7 +269,7 @@ class Intake:
             held = taken.fresh_events.get((message.session, message.seq))
             if (held or self._read.event(message.session, message.seq)) == message.event:
                 self._settle(taken, parcel)
-                self.counters.duplicates += 1
+                taken.counts.duplicates += 1
             else:
                 self._refuse(taken, parcel, Reason.OVERLAP, f"event {message.seq} is there with other content")
         elif found.closed_seq is not None and (
@@ -276,7 +287,7 @@ class Intake:
         taken.batch.events.append(EventRow(message.session, message.seq, message.event, parcel.incoming.received_ns))
         taken.fresh_events[(message.session, message.seq)] = message.event
         found.of(EVENTS).add(message.seq, 1)
-        self.counters.events += 1
+        taken.counts.events += 1
         self._settle(taken, parcel)
 
     def _settle(self, taken: Taken, parcel: Parcel) -> None:
@@ -286,12 +297,12 @@ class Intake:
             taken.batch.released.append(parcel.held_id)
 
     def _hold(self, taken: Taken, parcel: Parcel) -> None:
-        self.counters.held += 1
+        taken.counts.held += 1
         detail = "waits for the event that opens its session"
         self._quarantine(taken, parcel.incoming, Reason.UNKNOWN_SESSION, detail, parcel=parcel)
 
     def _refuse(self, taken: Taken, parcel: Parcel, reason: Reason, detail: str) -> None:
-        self.counters.refused += 1
+        taken.counts.refused += 1
         refusal = Refusal(stream=parcel.stream, first=parcel.first, reason=reason.value, detail=detail)
         taken.reply(parcel.address.edge, parcel.session).refused.append(refusal)
         self._quarantine(taken, parcel.incoming, reason, detail, parcel=parcel, owed=True)

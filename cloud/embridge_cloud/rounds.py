@@ -20,7 +20,7 @@ Report = tuple[str, CommitReport]
 
 @dataclass(slots=True)
 class Counters:
-    """What came since the process started."""
+    """What came."""
 
     messages: int = 0
     bytes: int = 0
@@ -31,6 +31,11 @@ class Counters:
     held: int = 0
     refused: int = 0
     foreign: int = 0
+
+    def add(self, other: Counters) -> None:
+        """Count what another counted too."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass(slots=True)
@@ -49,11 +54,17 @@ class Taken:
         batch: What to commit.
         appeared: Edges that came online: they want to know where they stand.
         more: Messages that waited for their session are left for the next round.
+        counts: What was in it.
+        replies: What will be said, by edge and session.
+        stored: Sample count and checksum of chunks the database has under keys that came again.
+        fresh_chunks: Payloads this round takes, by key.
+        fresh_events: Events this round takes, by session and number.
     """
 
     batch: Batch = field(default_factory=Batch)
     appeared: list[str] = field(default_factory=list)
     more: bool = False
+    counts: Counters = field(default_factory=Counters)
     replies: dict[tuple[str, UUID], Reply] = field(default_factory=dict)
     stored: dict[ChunkKey, tuple[int, int]] = field(default_factory=dict)
     fresh_chunks: dict[ChunkKey, bytes] = field(default_factory=dict)

@@ -103,7 +103,7 @@ class Sealer:
                 hint="It is sealed once its edge has delivered everything.",
             )
         if final.exists():
-            if self._finished(final):
+            if self._finished(stored, final):
                 return SealedSession(final)
             final.replace(self._directory / f"{_ASIDE}{session}-{self._wall_ns()}")
         self._write_folder(stored, final)
@@ -120,9 +120,12 @@ class Sealer:
         if known is None or not known.sealed:
             self._store.register_sealed(sealed.manifest, sealed.directory)
 
-    def _finished(self, final: Path) -> bool:
+    def _finished(self, stored: StoredSession, final: Path) -> bool:
         try:
-            SealedSession(final).verify()
+            sealed = SealedSession(final)
+            sealed.verify()
+            if any(e.stored() != list(stored.of(e.stream).stored) for e in sealed.manifest.streams):
+                raise DataError(f"{final} holds other samples than the hot store", reason=Reason.OVERLAP)
         except DataError as error:
             logger.warning("an unrecorded sealed folder is set aside: %s", error)
             return False

@@ -1,0 +1,337 @@
+"""The ingester: broker to database, acknowledged both ways only after the commit.
+
+    link   keeps a connection, hands deliveries to the inbox, publishes commit reports
+    pump   a batch every `commit_s` or `commit_chunks`: sort, commit, acknowledge to the broker, report to the edges
+    seal   seals sessions that are complete
+
+All work on the database is done in one thread, so the loop keeps reading. When a commit fails, nothing is acknowledged
+and the batch is tried again; when it cannot be saved the process ends with the error, and the edges keep everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from embridge_cloud.intake import Intake
+from embridge_cloud.outbox import Outbox
+from embridge_cloud.parcels import STATE_PREFIX, Incoming
+from embridge_cloud.rounds import Counters, Taken
+from embridge_cloud.status import IngestState, IngestStatus
+from embridge_cloud.store.failures import StoreError
+from embridge_cloud.store.hot import HotStore
+from embridge_cloud.store.sealing import Sealer
+from embridge_cloud.transport import Connection, Delivery, Transport
+from embridge_shared.clock import Clock
+from embridge_shared.errors import EmbridgeError, NetworkError, Reason
+from embridge_shared.settings import CloudSettings
+from embridge_shared.wire import topics
+from embridge_shared.wire.messages import CommitReport, pack
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BACKLOG_BYTES = 256 << 20
+GIVE_UP_S = 60.0
+SEAL_AGAIN_S = 60.0
+_BACKOFF_S = (0.25, 10.0)
+_GOODBYE_S = 5.0
+
+
+class Ingester:
+    """Takes in what the edges of its shards send.
+
+    Args:
+        store: Open hot store.
+        settings: Shards and batch sizes.
+        transport: The way to the broker.
+        sealer: Seals complete sessions.
+        clock: Time.
+        rng: Jitter of the reconnects.
+
+    Attributes:
+        status: How it is doing.
+    """
+
+    def __init__(
+        self,
+        store: HotStore,
+        settings: CloudSettings,
+        *,
+        transport: Transport,
+        sealer: Sealer,
+        clock: Clock,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._transport = transport
+        self._sealer = sealer
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._intake: Intake | None = None
+        self._connection: Connection | None = None
+        self._inbox: list[Delivery] = []
+        self._inbox_bytes = 0
+        self._arrived, self._full, self._empty = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stopping, self._drained = asyncio.Event(), asyncio.Event()
+        self._outbox = Outbox()
+        self._to_seal: set[UUID] = set()
+        self._sealable = asyncio.Event()
+        self.status = IngestStatus()
+
+    @property
+    def counters(self) -> Counters:
+        """What came since the start."""
+        return self._intake.counters if self._intake is not None else Counters()
+
+    def stop(self) -> None:
+        """End `run` after a last commit."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until `stop`.
+
+        Raises:
+            StoreError: The database takes nothing any more.
+        """
+        try:
+            await self._begin()
+            async with asyncio.TaskGroup() as tasks:
+                for work in (self._stay_connected, self._pump, self._seal):
+                    tasks.create_task(work(), name=f"ingest-{work.__name__.strip('_')}")
+        except BaseExceptionGroup as group:
+            self.status.state = IngestState.FAILED
+            raise _first(group) from None
+        finally:
+            self._pool.shutdown()
+        self.status.state = IngestState.STOPPED
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish something else over the ingester's connection.
+
+        Raises:
+            NetworkError: There is none now, or it was lost.
+        """
+        if self._connection is None:
+            raise NetworkError(
+                f"{topic} was not published: the broker is not connected",
+                reason=Reason.UNREACHABLE,
+                hint="Try again when it is.",
+            )
+        await self._connection.publish(topic, payload, retain=retain)
+
+    async def _begin(self) -> None:
+        first, last = self._settings.first_shard, self._settings.last_shard
+        make = partial(Intake, self._store.read, first_shard=first, last_shard=last)
+        self._intake = await self._in_store(make)
+        await self._in_store(self._sealer.prepare)
+        self._mark_complete(await self._in_store(self._intake.complete))
+
+    # link
+
+    async def _stay_connected(self) -> None:
+        wait_s, longest_s = _BACKOFF_S
+        while not self._stopping.is_set():
+            self.status.state = IngestState.CONNECTING
+            try:
+                await _first_of(self._serve(), self._goodbye())
+                wait_s = _BACKOFF_S[0]
+            except NetworkError as error:
+                logger.warning("%s", error)
+                self.status.last_error = str(error)
+                if self.status.connected:
+                    wait_s = _BACKOFF_S[0]
+            finally:
+                self.status.connected = False
+                self._connection = None
+            await self._unless_stopping(self._clock.sleep(wait_s * self._rng.uniform(0.5, 1.0)))
+            wait_s = min(2 * wait_s, longest_s)
+
+    async def _serve(self) -> None:
+        """One connection, for as long as it lasts."""
+        first, last = self._settings.first_shard, self._settings.last_shard
+        filters = [*topics.ingest_filters(first, last), STATE_PREFIX + "+"]
+        async with self._transport.connect(filters) as connection:
+            self._connection = connection
+            self.status.connected, self.status.state = True, IngestState.READY
+            self.status.connections += 1
+            logger.info("ingesting shards %d..%d", first, last)
+            self._outbox.add(await self._in_store(self._core.greet))
+            await _first_of(self._read(connection), self._tell(connection))
+        if self._inbox_bytes > BACKLOG_BYTES:
+            logger.warning("%d messages wait for the database: disconnected until they are in", len(self._inbox))
+            await self._unless_stopping(self._empty.wait())
+
+    async def _goodbye(self) -> None:
+        """The longest a connection lasts after the last commit."""
+        await self._drained.wait()
+        await self._clock.sleep(_GOODBYE_S)
+
+    async def _read(self, connection: Connection) -> None:
+        async for deliveries in connection.deliveries():
+            self._inbox += deliveries
+            self._inbox_bytes += sum(len(d.payload) for d in deliveries)
+            self._empty.clear()
+            self._arrived.set()
+            if len(self._inbox) >= self._settings.commit_chunks:
+                self._full.set()
+            if self._inbox_bytes > BACKLOG_BYTES:
+                return
+
+    async def _tell(self, connection: Connection) -> None:
+        """Publish reports until the last is out. What a lost connection takes with it, the next account covers."""
+        while not self._drained.is_set() or self._outbox:
+            await _first_of(self._outbox.wait(), self._drained.wait())
+            await asyncio.gather(*(self._report(connection, *report) for report in self._outbox.take()))
+
+    async def _report(self, connection: Connection, edge: str, report: CommitReport) -> None:
+        try:
+            await connection.publish(topics.commit_topic(edge), pack(report))
+            self.status.reports += 1
+        except NetworkError as error:
+            logger.debug("%s", error)
+
+    # pump
+
+    async def _pump(self) -> None:
+        more = False
+        while True:
+            if not more:
+                await self._unless_stopping(self._arrived.wait())
+                await self._unless_stopping(_first_of(self._full.wait(), self._clock.sleep(self._settings.commit_s)))
+            deliveries = self._collect()
+            if not deliveries and not more and self._stopping.is_set():
+                break
+            more = await self._round(deliveries)
+        self._drained.set()
+
+    def _collect(self) -> list[Delivery]:
+        deliveries, self._inbox, self._inbox_bytes = self._inbox, [], 0
+        self._arrived.clear()
+        self._full.clear()
+        self._empty.set()
+        return deliveries
+
+    async def _round(self, deliveries: Sequence[Delivery]) -> bool:
+        """Take a batch through; returns whether held messages are left for another round."""
+        now = self._clock.wall_ns()
+        messages = [Incoming(d.topic, d.payload, now) for d in deliveries]
+        taken = await self._persist(partial(self._sort, messages))
+        began_ns = self._clock.monotonic_ns()
+        if taken.batch:
+            await self._persist(partial(self._store.commit, taken.batch))
+            self.status.note_commit((self._clock.monotonic_ns() - began_ns) * 1e-6)
+        self._outbox.add(await self._in_store(self._core.committed, taken))
+        for delivery in deliveries:
+            delivery.acknowledge()
+        for edge in taken.appeared:
+            self._outbox.add(await self._in_store(self._core.coverage, edge))
+        self._mark_complete(await self._in_store(self._core.complete, {s for _, s in taken.replies}))
+        return taken.more
+
+    def _sort(self, messages: Sequence[Incoming]) -> Taken:
+        if self._core.unsettled:
+            self._core.reload()
+        return self._core.take(messages)
+
+    async def _persist(self, work: Callable[[], T]) -> T:
+        """Work on the database until it succeeds or has failed for too long."""
+        began_ns, wait_s = self._clock.monotonic_ns(), _BACKOFF_S[0]
+        while True:
+            try:
+                result = await self._in_store(work)
+            except StoreError as error:
+                waited_s = (self._clock.monotonic_ns() - began_ns) * 1e-9
+                self.status.state, self.status.last_error = IngestState.STORE_FAILING, str(error)
+                logger.error("%s Nothing is acknowledged; failing for %.0f s.", error, waited_s)
+                if waited_s > GIVE_UP_S or self._stopping.is_set():
+                    raise
+                await self._unless_stopping(self._clock.sleep(wait_s))
+                wait_s = min(2 * wait_s, _BACKOFF_S[1])
+                if error.reopen:
+                    work = partial(self._after_reopening, work)
+            else:
+                if self.status.state is IngestState.STORE_FAILING:
+                    self.status.state = IngestState.READY if self.status.connected else IngestState.CONNECTING
+                return result
+
+    def _after_reopening(self, work: Callable[[], T]) -> T:
+        self._store.reopen()
+        return work()
+
+    # seal
+
+    def _mark_complete(self, sessions: Sequence[UUID]) -> None:
+        self._to_seal.update(sessions)
+        if sessions:
+            self._sealable.set()
+
+    async def _seal(self) -> None:
+        failed: set[UUID] = set()
+        while not self._stopping.is_set():
+            again = [self._clock.sleep(SEAL_AGAIN_S)] if failed else []
+            await _first_of(self._sealable.wait(), self._stopping.wait(), *again)
+            self._sealable.clear()
+            sessions, self._to_seal = self._to_seal or failed, set()
+            for session in sorted(sessions):
+                failed.discard(session)
+                if not self._stopping.is_set() and not await self._seal_one(session):
+                    failed.add(session)
+            self.status.unsealable = {str(s) for s in failed}
+
+    async def _seal_one(self, session: UUID) -> bool:
+        try:
+            sealed = await asyncio.to_thread(self._sealer.write, session)
+            await self._in_store(self._sealer.register, sealed)
+        except (EmbridgeError, OSError) as error:
+            logger.error("session %s is not sealed: %s", session, error)
+            self.status.last_error = str(error)
+            return False
+        report = await self._in_store(self._core.sealed, session)
+        if report is not None:
+            self.status.sealed += 1
+            logger.info("sealed session %s", session)
+            self._outbox.add([report])
+        return True
+
+    # common
+
+    @property
+    def _core(self) -> Intake:
+        assert self._intake is not None
+        return self._intake
+
+    async def _in_store(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args))
+
+    async def _unless_stopping(self, work: Awaitable[Any]) -> None:
+        await _first_of(work, self._stopping.wait())
+
+
+async def _first_of(*works: Awaitable[Any]) -> None:
+    """Wait for the first; the others are cancelled, and an error of the first is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,93 @@
+"""Fixtures every test may use: recordings, free ports, a real broker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of recordings: EMBRIDGE_TEST_DATA, by default shared/data beside the repository."""
+    path = Path(os.environ.get("EMBRIDGE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no recordings at {path}; set EMBRIDGE_TEST_DATA")
+    return path
+
+
+def take_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port nobody listens on."""
+    return take_free_port()
+
+
+@dataclass
+class MosquittoBroker:
+    """A Mosquitto of our own; `kill` and `start` are SIGKILL and a restart on the same port, with nothing kept."""
+
+    folder: Path
+    binary: str
+    host: str = "127.0.0.1"
+    port: int = field(default_factory=take_free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        config = self.folder / "mosquitto.conf"
+        config.write_text(
+            f"listener {self.port} {self.host}\nallow_anonymous true\npersistence false\n"
+            "max_queued_messages 0\nmax_inflight_messages 200\nlog_type error\nlog_type warning\n"
+        )
+        with (self.folder / "mosquitto.log").open("ab") as log:
+            self.process = subprocess.Popen([self.binary, "-c", str(config)], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection((self.host, self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise RuntimeError((self.folder / "mosquitto.log").read_text())
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def _mosquitto(folder: Path) -> Iterator[MosquittoBroker]:
+    binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        pytest.skip("no mosquitto is installed")
+    broker = MosquittoBroker(folder, binary)
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MosquittoBroker]:
+    """A Mosquitto on a free loopback port, shared by all tests."""
+    yield from _mosquitto(tmp_path_factory.mktemp("mosquitto"))
+
+
+@pytest.fixture
+def own_mosquitto(tmp_path: Path) -> Iterator[MosquittoBroker]:
+    """A Mosquitto that a test may kill."""
+    yield from _mosquitto(tmp_path)
