@@ -1,0 +1,49 @@
+"""`embridge cloud`: run the cloud process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embridge_shared import logs, settings
+from embridge_shared.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="The cloud process.", rich_markup_mode=None)
+
+
+@app.callback()
+def cloud() -> None:
+    """Ingest, store, HTTP interface and update repository."""
+
+
+@app.command()
+def run(
+    embedded_broker: Annotated[
+        bool | None, typer.Option("--embedded-broker/--no-embedded-broker", help="Run an MQTT broker inside.")
+    ] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    mqtt_host: Annotated[str | None, typer.Option(help="Broker.")] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(help="Port of the broker; 0 lets an embedded one take any free port.")
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of the HTTP interface; 0 takes any free one.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written when ready: JSON with mqtt_host, mqtt_port, http_url, pid.")
+    ] = None,
+) -> None:
+    """Run the cloud process until SIGTERM or Ctrl-C."""
+    typed: dict[str, dict[str, Any]] = {
+        "cloud": {"embedded_broker": embedded_broker, "state_dir": state_dir, "http_port": http_port},
+        "mqtt": {"host": mqtt_host, "port": mqtt_port or None},
+    }
+    given = {name: {k: v for k, v in part.items() if v is not None} for name, part in typed.items()}
+    configuration = settings.load(**{name: part for name, part in given.items() if part})
+    if mqtt_port == 0 and not configuration.cloud.embedded_broker:
+        raise ConfigError("port 0 names no broker.", hint="Give its port, or add --embedded-broker.")
+    logs.configure(configuration.log.level, configuration.log.json_file)
+
+    from embridge_cloud.server import run_cloud
+
+    run_cloud(configuration, broker_port=mqtt_port, ready_file=ready_file)

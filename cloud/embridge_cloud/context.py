@@ -1,0 +1,65 @@
+"""What the parts of a running cloud process share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from embridge_cloud.broker import BrokerAddress
+from embridge_cloud.ingest import Ingester
+from embridge_cloud.store.hot import HotStore
+from embridge_cloud.store.sealed import Catalogue
+from embridge_shared.clock import Clock
+from embridge_shared.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class CloudPaths:
+    """Where a cloud process keeps things, under its state folder.
+
+    Attributes:
+        hot: The hot DuckDB file; one a shard range.
+        sealed: One folder a sealed session.
+        updates: The update repository, served under `/updates`.
+    """
+
+    hot: Path
+    sealed: Path
+    updates: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> CloudPaths:
+        """The paths of a configuration."""
+        cloud = settings.cloud
+        name = f"ingest-{cloud.first_shard}-{cloud.last_shard}.duckdb"
+        return cls(cloud.state_dir / "hot" / name, cloud.state_dir / "sealed", cloud.state_dir / "updates")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudContext:
+    """A running cloud process.
+
+    Attributes:
+        settings: Its configuration.
+        clock: Its time.
+        store: The hot store; ask it through `store.read`.
+        catalogue: The sealed sessions.
+        ingester: The ingester; `ingester.publish` sends to edges.
+        updates_dir: The update repository.
+        broker: Where the broker is.
+        url: Where the HTTP interface is reached.
+        tasks: Supervises background tasks: one that fails ends the process.
+        stopping: Set when the process is asked to end.
+    """
+
+    settings: Settings
+    clock: Clock
+    store: HotStore
+    catalogue: Catalogue
+    ingester: Ingester
+    updates_dir: Path
+    broker: BrokerAddress
+    url: str
+    tasks: asyncio.TaskGroup
+    stopping: asyncio.Event

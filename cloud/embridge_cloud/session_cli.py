@@ -1,0 +1,143 @@
+"""`embridge session`: sealed sessions, read from their folders."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from embridge_shared import settings
+from embridge_shared.errors import DataError, OperatorError, Reason
+
+if TYPE_CHECKING:
+    from embridge_cloud.store.sealed import Catalogue, SealedSession
+
+app = typer.Typer(no_args_is_help=True, help="Sealed sessions.", rich_markup_mode=None)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+Folder = Annotated[Path | None, typer.Option("--dir", help="Folder of sealed sessions; by default the cloud's own.")]
+Which = Annotated[str, typer.Argument(help="Session id, or as much of its start as is unique.")]
+
+
+@app.command("list")
+def list_sessions(directory: Folder = None, as_json: AsJson = False) -> None:
+    """List sealed sessions, oldest first."""
+    rows = [_summary(s) for s in _catalogue(directory).sessions()]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['session']}  {row['started_at']}  {row['duration_s']:8.1f} s  {row['participant']:<10} "
+            f"{row['purpose']:<11} {row['accepted']:3d} accepted {row['rejected']:3d} rejected  "
+            f"lost {row['lost']:6d}  {', '.join(row['streams'])}"
+        )
+
+
+@app.command()
+def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> None:
+    """Show one session: its streams, gaps and repetitions."""
+    import msgspec
+
+    found = _pick(_catalogue(directory), session)
+    body = {
+        **_summary(found),
+        "manifest": msgspec.to_builtins(found.manifest),
+        "cues": msgspec.to_builtins(found.cues()),
+        "repetitions": msgspec.to_builtins(found.repetitions()),
+    }
+    if as_json:
+        typer.echo(json.dumps(body))
+        return
+    typer.echo(f"session     {found.id}\nfolder      {found.directory}\ncontent     {found.content_hash}")
+    for key in ("edge", "participant", "purpose", "protocol", "source", "started_at", "duration_s", "ended"):
+        typer.echo(f"{key:<11} {body[key]}")
+    for entry in found.manifest.streams:
+        spec = found.spec(entry.name)
+        typer.echo(
+            f"stream      {entry.name}: {spec.n_channels} × {spec.rate_hz:g} Hz {spec.dtype.value}, "
+            f"{entry.rows} samples, {entry.total - entry.rows} lost in {len(entry.gaps)} gaps, {entry.bytes} bytes"
+        )
+    for rep in found.repetitions():
+        note = f" ({rep.reason})" if rep.reason else ""
+        seconds = (rep.start_ns - found.session.started_ns) * 1e-9
+        typer.echo(f"repetition  {seconds:8.2f} s  {rep.gesture} {rep.repetition}: {rep.status.value}{note}")
+
+
+@app.command()
+def verify(
+    sessions: Annotated[list[str] | None, typer.Argument(help="Sessions; by default all.")] = None,
+    directory: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every digest and check that nothing is missing."""
+    catalogue = _catalogue(directory)
+    chosen = [_pick(catalogue, s).id for s in sessions] if sessions else catalogue.ids()
+    faults: dict[str, str] = {}
+    for session in chosen:
+        try:
+            catalogue.get(session).verify()
+        except DataError as error:
+            faults[str(session)] = error.message
+        if not as_json:
+            typer.echo(f"{session}  {faults.get(str(session), 'ok')}")
+    if as_json:
+        typer.echo(
+            json.dumps(
+                [{"session": str(s), "ok": str(s) not in faults, "fault": faults.get(str(s), "")} for s in chosen]
+            )
+        )
+    if faults:
+        raise DataError(
+            f"{len(faults)} of {len(chosen)} sessions are damaged.",
+            reason=Reason.HASH_MISMATCH,
+            hint="Restore their folders from a copy; do not train on them.",
+        )
+
+
+def _catalogue(directory: Path | None) -> Catalogue:
+    from embridge_cloud.store.sealed import Catalogue
+
+    return Catalogue(directory or settings.load().cloud.state_dir / "sealed")
+
+
+def _pick(catalogue: Catalogue, text: str) -> SealedSession:
+    try:
+        return catalogue.get(UUID(text))
+    except ValueError:
+        found = [i for i in catalogue.ids() if str(i).startswith(text.lower())]
+    if len(found) == 1:
+        return catalogue.get(found[0])
+    raise OperatorError(
+        f"{len(found)} sessions start with {text!r}.",
+        reason=Reason.NOT_FOUND,
+        hint="`embridge session list` shows them.",
+    )
+
+
+def _summary(sealed: SealedSession) -> dict[str, Any]:
+    session, closed = sealed.session, sealed.manifest.closed
+    repetitions = sealed.repetitions()
+    accepted = sum(r.status.value == "accepted" for r in repetitions)
+    started = datetime.fromtimestamp(session.started_ns * 1e-9, UTC)
+    return {
+        "session": str(session.id),
+        "edge": session.edge,
+        "participant": session.participant.id,
+        "purpose": session.purpose.value,
+        "protocol": session.protocol,
+        "source": session.source,
+        "started_at": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "duration_s": round((closed.t_ns - session.started_ns) * 1e-9, 3),
+        "ended": closed.reason,
+        "streams": [s.name for s in sealed.manifest.streams],
+        "samples": sum(s.rows for s in sealed.manifest.streams),
+        "lost": sum(s.total - s.rows for s in sealed.manifest.streams),
+        "accepted": accepted,
+        "rejected": len(repetitions) - accepted,
+        "content_hash": sealed.content_hash,
+    }
