@@ -256,7 +256,7 @@ def _template_windows(config: Recipe, name: str) -> Windows:
         participant=zeros,
         session=zeros,
         repetition=np.arange(n),
-        start_s=np.arange(n) * pose.window_s,
+        start_s=np.arange(n, dtype=np.float64) * pose.window_s,
         gestures=(name,),
         participants=("template",),
         sessions=(f"template:{name}",),

@@ -177,11 +177,22 @@ def batches(
         first = False
 
 
-def _interleaved(participant: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random order in which every stretch holds each participant in proportion."""
-    key = np.empty(len(participant))
-    for p in np.unique(participant):
-        rows = np.flatnonzero(participant == p)
+def broken_pairs(label: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A permutation that gives every class members of all classes in proportion.
+
+    A plain permutation favours some class by chance, a model learns that, and a control of few classes then strays far
+    from chance in either direction.
+    """
+    out = np.empty(len(label), np.int64)
+    out[np.lexsort((rng.random(len(label)), label))] = _interleaved(label, rng)
+    return out
+
+
+def _interleaved(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order in which every stretch holds each group in proportion."""
+    key = np.empty(len(group))
+    for g in np.unique(group):
+        rows = np.flatnonzero(group == g)
         key[rows] = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
     return np.argsort(key, kind="stable")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embridge_cloud.learn import align as alignment
 from embridge_cloud.learn import evaluate, leakage
 from embridge_cloud.learn.config import LearnConfig
-from embridge_cloud.learn.data import Windows, class_balanced
+from embridge_cloud.learn.data import Windows, broken_pairs, class_balanced
 from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses
 from embridge_cloud.learn.optim import ProgressCallback, ignore_progress, reproducible, resolve_device
 from embridge_cloud.learn.pretrain import (
@@ -102,7 +102,8 @@ def train(
         unseen: Gestures whose EMG must occur in neither set.
         poses: Further windows whose pose alone joins the first stage; ignored with `pretrained`.
         pretrained: Encoders of an earlier first stage on the same windows, for controls and ablations.
-        shuffle_pairs: Control: permute the poses among the training windows, everything else equal.
+        shuffle_pairs: Control: permute the poses among the training windows so that every gesture's EMG meets the poses
+            of all gestures alike; everything else equal.
 
     Raises:
         LeakageError: Splits share people, sessions or moments, or hold EMG of unseen gestures.
@@ -123,7 +124,11 @@ def train(
     with reproducible(seed + 1, config.threads, device):
         model = Bridge(*pretrained.copies(), config).to(device)
         cosine = alignment.prepare(model, pose, seed=seed)
-        pairs = replace(windows_train, pose=pose[rng.permutation(len(pose))]) if shuffle_pairs else windows_train
+        pairs = (
+            replace(windows_train, pose=pose[broken_pairs(windows_train.label, rng)])
+            if shuffle_pairs
+            else windows_train
+        )
         run = alignment.AlignRun(device, progress, _validation(windows_train, windows_val, config, seed))
         history = pretrained.history | alignment.align(model, pairs, run, rng)
         reliance = alignment.rebuild_reliance(model, pairs, rng) if config.loss.lam > 0 else 1.0
