@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from embridge_shared.release import Manifest
 
-
 _SEEN = {True: "yes", False: "**no, pose alone**"}
 
 

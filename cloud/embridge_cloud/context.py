@@ -33,7 +33,9 @@ class CloudPaths:
         """The paths of a configuration."""
         cloud = settings.cloud
         name = f"ingest-{cloud.first_shard}-{cloud.last_shard}.duckdb"
-        return cls(cloud.state_dir / "hot" / name, cloud.state_dir / "sealed", cloud.state_dir / "updates")
+        return cls(
+            cloud.state_dir / "hot" / name, cloud.state_dir / "sealed", cloud.state_dir / "registry" / "repository"
+        )
 
 
 @dataclass(frozen=True, slots=True)

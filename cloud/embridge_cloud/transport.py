@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any, Protocol
 
 import aiomqtt
 
-from embridge_shared.errors import ConfigError, NetworkError, Reason
+from embridge_shared.errors import NetworkError, Reason
 from embridge_shared.settings import MqttSettings
+from embridge_shared.tls import tls_context
 
 logger = logging.getLogger(__name__)
 
@@ -177,20 +177,3 @@ def _check_granted(filters: Sequence[str], granted: Any) -> None:
             reason=Reason.INVALID,
             hint="Its access list must let the ingester read the topics of its shards.",
         )
-
-
-def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """The TLS context the settings ask for, or None for a plain connection.
-
-    Raises:
-        ConfigError: A certificate or key cannot be loaded.
-    """
-    if settings.ca_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=str(settings.ca_file))
-        if settings.cert_file is not None:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"mqtt TLS files: {error}", hint="Check mqtt.ca_file, cert_file and key_file.") from error
-    return context

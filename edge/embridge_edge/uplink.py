@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import NoReturn
@@ -15,8 +14,9 @@ import aiomqtt
 from embridge_edge.courier import Courier
 from embridge_edge.spool import Item
 from embridge_shared.clock import Clock
-from embridge_shared.errors import ConfigError, DataError
-from embridge_shared.settings import MqttSettings, Settings
+from embridge_shared.errors import DataError
+from embridge_shared.settings import Settings
+from embridge_shared.tls import tls_context
 from embridge_shared.wire import topics
 from embridge_shared.wire.messages import CommitReport, Desired, EdgeState, pack, unpack
 
@@ -200,23 +200,6 @@ class Uplink:
                     await self._state_changed.wait()
             except TimeoutError:
                 continue
-
-
-def tls_context(mqtt: MqttSettings) -> ssl.SSLContext | None:
-    """The TLS context the settings ask for, or None for a plain connection.
-
-    Raises:
-        ConfigError: A certificate or key cannot be loaded.
-    """
-    if mqtt.ca_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=str(mqtt.ca_file))
-        if mqtt.cert_file is not None:
-            context.load_cert_chain(mqtt.cert_file, mqtt.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"mqtt TLS files: {error}", hint="Check mqtt.ca_file, cert_file and key_file.") from error
-    return context
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

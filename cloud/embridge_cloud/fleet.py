@@ -1,0 +1,158 @@
+"""The part of the cloud that learns and ships: jobs, the registry of releases, and offers to edges."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+
+from embridge_cloud.context import CloudContext
+from embridge_cloud.jobs import Jobs
+from embridge_cloud.recipe import Recipe, Summary
+from embridge_cloud.registry import Published, Registry
+from embridge_shared.errors import EmbridgeError, OperatorError, Reason
+from embridge_shared.wire import topics
+from embridge_shared.wire.messages import Desired, pack
+
+logger = logging.getLogger(__name__)
+
+_REFRESH_S = 86_400.0
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request to roll a release out.
+
+    Attributes:
+        edges: Names; every known edge when empty.
+    """
+
+    edges: tuple[str, ...] = ()
+
+
+class Fleet:
+    """Trains, publishes and offers releases.
+
+    Args:
+        context: The running cloud process.
+    """
+
+    def __init__(self, context: CloudContext) -> None:
+        self._context = context
+        state_dir = context.settings.cloud.state_dir
+        self.registry = Registry(context.updates_dir.parent, context.clock)
+        self.jobs = Jobs(state_dir / "jobs", context.catalogue.directory, context.clock, self._publish)
+
+    async def _publish(self, folder: Path, summary: Summary) -> None:
+        await asyncio.to_thread(self.registry.publish, folder / summary.bundle)
+
+    def release(self, name: str) -> Published:
+        """A published release.
+
+        Raises:
+            OperatorError: There is none of that name.
+        """
+        for published in self.registry.releases():
+            if published.name == name:
+                return published
+        raise OperatorError(
+            f"there is no release {name!r}", reason=Reason.NOT_FOUND, hint="`embridge release list` shows them."
+        )
+
+    async def offer(self, name: str, edges: tuple[str, ...]) -> list[str]:
+        """Tell edges to run a release: a retained message, so those that are away learn of it later.
+
+        Raises:
+            OperatorError: The release or an edge is not known.
+            NetworkError: The broker did not take it.
+        """
+        published = self.release(name)
+        known = [row["edge"] for row in self._context.store.read.records("SELECT edge FROM edges ORDER BY edge")]
+        unknown = sorted(set(edges) - set(known))
+        if unknown or not known:
+            raise OperatorError(
+                f"{', '.join(unknown) or 'no edge'} has not been seen here",
+                reason=Reason.NOT_FOUND,
+                hint="An edge is known once it has connected.",
+            )
+        desired = Desired(
+            release=published.name, digest=published.digest, url=f"{self._context.url}/updates", rollout=published.name
+        )
+        chosen = list(edges) or known
+        for edge in chosen:
+            await self._context.ingester.publish(topics.desired_topic(edge), pack(desired), retain=True)
+        logger.info("offered %s to %s", name, ", ".join(chosen))
+        return chosen
+
+    async def keep_fresh(self) -> None:
+        """Sign the timestamp anew every day, and end the job under way when the process ends."""
+        stopping = self._context.stopping
+        while not stopping.is_set():
+            try:
+                await asyncio.to_thread(self.registry.refresh_timestamp)
+            except EmbridgeError as error:
+                logger.error("the update repository was not refreshed: %s", error)
+            try:
+                async with asyncio.timeout(_REFRESH_S):
+                    await stopping.wait()
+            except TimeoutError:
+                continue
+        await self.jobs.close()
+
+
+def add_fleet(app: FastAPI, context: CloudContext) -> None:
+    """Add the routes of jobs and releases to a cloud process."""
+    fleet = Fleet(context)
+    context.tasks.create_task(fleet.keep_fresh(), name="fleet")
+    _add_jobs(app, fleet.jobs)
+    _add_releases(app, fleet)
+
+
+def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
+    @app.post("/api/jobs", status_code=201)
+    async def start(request: Request) -> Any:
+        """Start a realignment; the body is a recipe."""
+        return msgspec.to_builtins(jobs.start(_body(await request.body(), Recipe)))
+
+    @app.get("/api/jobs")
+    async def listing() -> Any:
+        """All jobs, the oldest first."""
+        return msgspec.to_builtins(jobs.list())
+
+    @app.get("/api/jobs/{name}")
+    async def one(name: str) -> Any:
+        """One job and how far it is."""
+        return msgspec.to_builtins(jobs.get(name))
+
+    @app.get("/api/jobs/{name}/summary")
+    async def summary(name: str) -> Any:
+        """What a finished job made."""
+        return msgspec.to_builtins(jobs.summary(name))
+
+    @app.delete("/api/jobs/{name}")
+    async def cancel(name: str) -> Any:
+        """Stop a running job."""
+        return msgspec.to_builtins(await jobs.cancel(name))
+
+
+def _add_releases(app: FastAPI, fleet: Fleet) -> None:
+    @app.get("/api/releases")
+    async def releases() -> Any:
+        """All releases."""
+        return msgspec.to_builtins(fleet.registry.releases())
+
+    @app.post("/api/releases/{name}/rollout")
+    async def rollout(name: str, request: Request) -> Any:
+        """Offer a release to edges."""
+        body = await request.body()
+        return await fleet.offer(name, _body(body, Offer).edges if body else ())
+
+
+def _body(payload: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, EmbridgeError) as error:
+        raise OperatorError(f"no valid {kind.__name__.lower()}: {error}", reason=Reason.MALFORMED) from error
