@@ -13,8 +13,9 @@ from fastapi import FastAPI, Request
 from embridge_cloud.context import CloudContext
 from embridge_cloud.jobs import Jobs
 from embridge_cloud.recipe import Recipe, Summary
-from embridge_cloud.registry import Published, Registry
+from embridge_cloud.registry import Registry
 from embridge_shared.errors import EmbridgeError, OperatorError, Reason
+from embridge_shared.manifest import Published
 from embridge_shared.wire import topics
 from embridge_shared.wire.messages import Desired, pack
 
