@@ -28,6 +28,7 @@ from embridge_cloud.store.failures import StoreError
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.transport import Connection, Delivery, Transport
+from embridge_cloud.waiting import first_of, root_cause
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, NetworkError, Reason
 from embridge_shared.settings import CloudSettings
@@ -110,7 +111,7 @@ class Ingester:
                     tasks.create_task(work(), name=f"ingest-{work.__name__.strip('_')}")
         except BaseExceptionGroup as group:
             self.status.state = IngestState.FAILED
-            raise _first(group) from None
+            raise root_cause(group) from None
         finally:
             self._pool.shutdown()
         self.status.state = IngestState.STOPPED
@@ -143,7 +144,7 @@ class Ingester:
         while not self._stopping.is_set():
             self.status.state = IngestState.CONNECTING
             try:
-                await _first_of(self._serve(), self._goodbye())
+                await first_of(self._serve(), self._goodbye())
                 wait_s = _BACKOFF_S[0]
             except NetworkError as error:
                 logger.warning("%s", error)
@@ -166,7 +167,7 @@ class Ingester:
             self.status.connections += 1
             logger.info("ingesting shards %d..%d", first, last)
             self._outbox.add(await self._in_store(self._core.greet))
-            await _first_of(self._read(connection), self._tell(connection))
+            await first_of(self._read(connection), self._tell(connection))
         if self._inbox_bytes > BACKLOG_BYTES:
             logger.warning("%d messages wait for the database: disconnected until they are in", len(self._inbox))
             await self._unless_stopping(self._empty.wait())
@@ -190,7 +191,7 @@ class Ingester:
     async def _tell(self, connection: Connection) -> None:
         """Publish reports until the last is out. What a lost connection takes with it, the next account covers."""
         while not self._drained.is_set() or self._outbox:
-            await _first_of(self._outbox.wait(), self._drained.wait())
+            await first_of(self._outbox.wait(), self._drained.wait())
             await asyncio.gather(*(self._report(connection, *report) for report in self._outbox.take()))
 
     async def _report(self, connection: Connection, edge: str, report: CommitReport) -> None:
@@ -207,7 +208,7 @@ class Ingester:
         while True:
             if not more:
                 await self._unless_stopping(self._arrived.wait())
-                await self._unless_stopping(_first_of(self._full.wait(), self._clock.sleep(self._settings.commit_s)))
+                await self._unless_stopping(first_of(self._full.wait(), self._clock.sleep(self._settings.commit_s)))
             deliveries = self._collect()
             if not deliveries and not more and self._stopping.is_set():
                 break
@@ -279,7 +280,7 @@ class Ingester:
         failed: set[UUID] = set()
         while not self._stopping.is_set():
             again = [self._clock.sleep(SEAL_AGAIN_S)] if failed else []
-            await _first_of(self._sealable.wait(), self._stopping.wait(), *again)
+            await first_of(self._sealable.wait(), self._stopping.wait(), *again)
             self._sealable.clear()
             sessions, self._to_seal = self._to_seal or failed, set()
             for session in sorted(sessions):
@@ -314,24 +315,4 @@ class Ingester:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args))
 
     async def _unless_stopping(self, work: Awaitable[Any]) -> None:
-        await _first_of(work, self._stopping.wait())
-
-
-async def _first_of(*works: Awaitable[Any]) -> None:
-    """Wait for the first; the others are cancelled, and an error of the first is raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        await first_of(work, self._stopping.wait())

@@ -22,6 +22,7 @@ from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.transport import MqttTransport
+from embridge_cloud.waiting import root_cause
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import NetworkError, Reason
 from embridge_shared.settings import Settings
@@ -64,7 +65,7 @@ async def _main(
                 _write_ready(ready_file, context)
             await stopping.wait()
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise root_cause(group) from None
     finally:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(name)
@@ -178,10 +179,3 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://{host}:{port}"
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -34,7 +34,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "chunks": (
         ("session", pa.string()), ("stream", pa.int32()), ("first", pa.int64()), ("n", pa.int64()),
         ("gap_before", pa.int64()), ("t0_ns", pa.int64()), ("crc", pa.uint32()), ("received_ns", pa.int64()),
-        ("payload", pa.large_binary()),
+        ("bytes", pa.int64()), ("payload", pa.large_binary()),
     ),
     "events": (
         ("session", pa.string()), ("seq", pa.int64()), ("kind", pa.string()), ("body", pa.string()),
@@ -165,7 +165,8 @@ def _streams(s: Session) -> list[tuple[Any, ...]]:
 
 def _chunk(r: ChunkRow) -> tuple[Any, ...]:
     return (
-        str(r.session), r.stream, r.first, r.n, r.gap_before, r.t0_ns, r.crc, r.received_ns, r.payload
+        str(r.session), r.stream, r.first, r.n, r.gap_before, r.t0_ns, r.crc, r.received_ns,
+        len(r.payload), r.payload
     )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ CREATE TABLE chunks (
     t0_ns BIGINT NOT NULL,
     crc UINTEGER NOT NULL,
     received_ns BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
     payload BLOB NOT NULL,
     PRIMARY KEY (session, stream, first)
 );
@@ -160,7 +161,7 @@ SELECT
 FROM streams s
 LEFT JOIN (
     SELECT session, stream, sum(n) AS samples, max(first + n) AS "end", sum(gap_before) AS declared,
-           count(*) AS chunks, sum(octet_length(payload)) AS bytes
+           count(*) AS chunks, sum(bytes) AS bytes
     FROM chunks GROUP BY ALL
 ) h USING (session, stream)
 LEFT JOIN sealed z USING (session, stream)
