@@ -14,6 +14,7 @@ from embridge_edge.decode.calibration import CalibrationStore, calibrate
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.live import LiveDecoding
+from embridge_edge.lock import only_agent
 from embridge_edge.plan import Plan, SessionPlan
 from embridge_edge.recorder import Digest, Recorder, begin
 from embridge_edge.releases import ReleaseKeeper
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _SYNC_EVERY_S = 5.0
 _POLL_S = 0.2
+_NEARLY_FULL = 0.9
+_ROOM_AGAIN = 0.5
 
 
 class Agent:
@@ -60,22 +63,13 @@ class Agent:
         """Run until cancelled; with `until_done` until the plan is recorded and the cloud holds all of it.
 
         Raises:
+            OperatorError: LOCKED: another agent runs in the state directory.
             EmbridgeError: Recording cannot go on; what was recorded is in the spool.
         """
         failure: EmbridgeError | None = None
         try:
-            async with asyncio.TaskGroup() as tasks:
-                background = [
-                    tasks.create_task(self._uplink.run(), name="uplink"),
-                    tasks.create_task(self._releases.run(), name="releases"),
-                    tasks.create_task(self._sync(), name="sync"),
-                ]
-                await self._record_all()
-                while until_done and self._courier.spool.backlog().items:
-                    await self._clock.sleep(_POLL_S)
-                if until_done:
-                    for task in background:
-                        task.cancel()
+            with only_agent(self._state_dir):
+                await self._run(until_done=until_done)
         except* EmbridgeError as group:
             failure = _innermost(group)
         finally:
@@ -83,13 +77,37 @@ class Agent:
         if failure is not None:
             raise failure
 
+    async def _run(self, *, until_done: bool) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(self._uplink.run(), name="uplink"),
+                tasks.create_task(self._releases.run(), name="releases"),
+                tasks.create_task(self._sync(), name="sync"),
+            ]
+            await self._record_all()
+            while until_done and self._courier.spool.backlog().items:
+                await self._clock.sleep(_POLL_S)
+            if until_done:
+                for task in background:
+                    task.cancel()
+
     async def _record_all(self) -> None:
         for entry in self._plan.session if self._plan is not None else ():
             known = await self._courier.call(self._courier.spool.session, entry.name)
             if known is not None and known.closed:
                 logger.info("session %s is recorded already", entry.name)
                 continue
+            await self._room()
             await self._record(entry)
+
+    async def _room(self) -> None:
+        """Let a spool that is nearly full drain first: what begins now would fail at once."""
+        spool = self._courier.spool
+        if spool.fill < _NEARLY_FULL:
+            return
+        logger.warning("the spool is %.0f %% full: recording waits for the cloud", 100 * spool.fill)
+        while spool.fill > _ROOM_AGAIN:
+            await self._clock.sleep(_POLL_S)
 
     async def _record(self, entry: SessionPlan) -> None:
         take = open_take(entry, self._base, self._clock)

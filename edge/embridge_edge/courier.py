@@ -25,8 +25,10 @@ class Courier:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
 
     async def call(self, function: Callable[..., T], *args: object) -> T:
-        """Run a method of the spool in its thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args))
+        """Run a method of the spool in its thread; once begun it is carried out, even if nobody waits any more."""
+        # Without the shield a cancelled caller would take its samples out of the thread's queue, unwritten.
+        work = asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args))
+        return await asyncio.shield(work)
 
     async def put(self, items: list[Item]) -> None:
         """Keep items; on disk when this returns."""

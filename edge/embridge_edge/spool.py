@@ -246,6 +246,11 @@ class Spool:
         """What waits; may be read from any thread."""
         return Backlog(self._count, self._bytes)
 
+    @property
+    def fill(self) -> float:
+        """Share of the bytes it may hold; may be read from any thread."""
+        return float(self._bytes / self._max_bytes)
+
     def refused(self) -> list[tuple[UUID, int, int, str, str]]:
         """What the cloud will never take: session, stream, first, reason, detail."""
         rows = self._db.execute("SELECT session, stream, first, reason, detail FROM refused ORDER BY 1, 2, 3")

@@ -141,9 +141,7 @@ class Uplink:
     async def _send(self, client: aiomqtt.Client) -> None:
         while True:
             self._wake.clear()
-            late = self._overdue()
-            items = await self._courier.fetch(late) if late else []
-            self.resent += len(items)
+            items = await self._late()
             room = self._edge.window - len(self._inflight)
             if room > 0:
                 fresh = await self._courier.pending(self._cursor, room)
@@ -164,6 +162,16 @@ class Uplink:
             self._inflight[item.id] = (now, self._inflight.get(item.id, (0, 0))[1] + 1)
         await asyncio.gather(*(client.publish(i.topic, i.payload, qos=1) for i in items))
         self.sent += len(items)
+
+    async def _late(self) -> list[Item]:
+        """What was sent long ago and is not covered yet."""
+        overdue = self._overdue()
+        items = await self._courier.fetch(overdue) if overdue else []
+        # A report may have let items go while they were being sent: they no longer count as in flight.
+        for gone in set(overdue).difference(i.id for i in items):
+            self._inflight.pop(gone, None)
+        self.resent += len(items)
+        return items
 
     def _overdue(self) -> list[int]:
         # Each try waits twice as long: an ingester that is down must not fill the broker with copies.
