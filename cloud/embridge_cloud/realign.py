@@ -96,19 +96,18 @@ def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: Prog
     trained = train(*both, seed=config.seed, unseen=config.unseen, pretrained=encoders, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     save_checkpoint(trained, out / MODEL)
-    if config.control:
-        told = _renamed(progress, "control")
+    for number in range(config.controls):
         control = train(
             snapshot.train,
             None,
             config.learn,
-            seed=config.seed,
+            seed=config.seed + number,
             unseen=config.unseen,
             pretrained=encoders,
             shuffle_pairs=True,
-            progress=told,
+            progress=_renamed(progress, "control"),
         )
-        save_checkpoint(control, out / CONTROL)
+        save_checkpoint(control, out / f"{CONTROL}-{number}")
     progress(Progress("export", 0, 1, 0.0))
     summary = _release(snapshot, config, trained, out, clock)
     (out / SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(summary)))

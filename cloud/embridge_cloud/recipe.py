@@ -47,7 +47,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         prototypes: A gesture.
         k: Prototypes that count in a score.
         seed: Of everything.
-        control: Also train a control with broken pairs.
+        controls: Controls with broken pairs to train beside it.
     """
 
     line: str = "embridge"
@@ -64,7 +64,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prototypes: int = 24
     k: int = 8
     seed: int = 0
-    control: bool = True
+    controls: int = 1
 
     def __post_init__(self) -> None:
         if len(self.seen) < 2 or set(self.seen) & set(self.unseen):

@@ -25,16 +25,16 @@ samples = st.sampled_from(["int16", "int32", "float32"]).flatmap(
 
 def chunk_of(x: np.ndarray, first: int = 100, pairs: int = 3) -> Chunk:
     index = first + np.arange(pairs, dtype=np.int64)
-    return Chunk(SESSION, 1, first, x, -5, 2, Arrivals(index, index * 1000))
+    return Chunk(SESSION, 1, first, x, 5, 2, Arrivals(index, index * 1000))
 
 
 @given(samples, st.sampled_from([codec.RAW, codec.DELTA_ZSTD]), st.integers(2, 2**63), st.integers(0, 5))
 def test_any_chunk_survives_the_wire_bit_by_bit(x: np.ndarray, how: int, first: int, pairs: int) -> None:
-    chunk = chunk_of(x, first % 2**62, pairs)
+    chunk = chunk_of(x, first % 2**61 + 2, pairs)
     back = codec.decode(codec.encode(chunk, how))
     assert back.samples.tobytes() == x.tobytes()
     assert back.samples.dtype == x.dtype
-    assert (back.session, back.stream, back.first, back.t0_ns, back.gap_before) == (SESSION, 1, chunk.first, -5, 2)
+    assert (back.session, back.stream, back.first, back.t0_ns, back.gap_before) == (SESSION, 1, chunk.first, 5, 2)
     np.testing.assert_array_equal(back.arrivals.index, chunk.arrivals.index)
     np.testing.assert_array_equal(back.arrivals.host_ns, chunk.arrivals.host_ns)
 
@@ -82,6 +82,17 @@ def test_a_frame_that_unpacks_to_more_than_it_says_is_refused_before_it_fills_th
     with pytest.raises(DataError) as caught:
         codec.decode(bytes(payload))
     assert caught.value.reason is Reason.SAMPLE_COUNT
+
+
+@pytest.mark.parametrize(("offset", "value"), [(32, 2**64 - 1), (32, 2**62), (40, 2**64 - 1)])
+def test_an_impossible_index_or_time_is_refused(offset: int, value: int) -> None:
+    payload = bytearray(codec.encode(chunk_of(np.ones((4, 2), np.int16))))
+    struct.pack_into("<Q", payload, offset, value)
+    crc = zlib.crc32(payload[codec.HEADER.size :], zlib.crc32(payload[: codec.HEADER.size - 4]))
+    struct.pack_into("<I", payload, codec.HEADER.size - 4, crc)
+    with pytest.raises(DataError) as caught:
+        codec.decode(bytes(payload))
+    assert caught.value.reason is Reason.MALFORMED
 
 
 def test_emg_shrinks_towards_its_entropy() -> None:

@@ -46,6 +46,7 @@ class StreamEntry(_Part, frozen=True, kw_only=True):
         sha256: Digest of that file.
         bytes: Its size.
         rows: Samples it holds.
+        chunks: Chunks they came in.
         total: Index after the last sample that was recorded.
         gaps: Ranges of 0..total that were lost on the way to the edge.
         content: Digest of the samples and their indices, whatever file they are in.
@@ -58,6 +59,7 @@ class StreamEntry(_Part, frozen=True, kw_only=True):
     sha256: str
     bytes: int
     rows: int
+    chunks: int
     total: int
     gaps: tuple[Range, ...]
     content: str

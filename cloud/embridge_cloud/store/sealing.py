@@ -177,6 +177,7 @@ class Sealer:
         return StreamEntry(
             stream=stream,
             name=spec.name,
+            chunks=len(pairs),
             total=total,
             gaps=tuple(rows.missing(0, total)),
             content=digest.hexdigest(),

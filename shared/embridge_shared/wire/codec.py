@@ -13,7 +13,7 @@ Header (64 bytes):
     26     2    channels
     28     4    samples
     32     8    index of the first sample
-    40     8    Unix time of the first sample, ns, signed
+    40     8    Unix time of the first sample, ns, signed; not before 1970
     48     4    samples lost just before the first
     52     4    arrival pairs
     56     4    body length
@@ -47,6 +47,7 @@ MAX_SAMPLE_BYTES: Final = 16 << 20
 
 _TYPES: Final = (SampleType.INT16, SampleType.INT32, SampleType.FLOAT32)
 _PAIR_BYTES: Final = 12
+_MAX_INDEX: Final = 1 << 62
 
 
 def encode(chunk: Chunk, codec: int = DELTA_ZSTD) -> bytes:
@@ -99,6 +100,8 @@ def decode(payload: bytes) -> Chunk:
         raise DataError(f"a chunk body of {len(body)} bytes should have {length}", reason=Reason.TRUNCATED)
     if zlib.crc32(body, zlib.crc32(payload[: HEADER.size - 4])) != crc:
         raise DataError("the chunk's checksum does not match", reason=Reason.CHECKSUM)
+    if first + n > _MAX_INDEX or t0_ns < 0:
+        raise DataError(f"no stream has a sample {first} at {t0_ns} ns", reason=Reason.MALFORMED)
     dtype = _TYPES[type_code].numpy
     if n * channels * dtype.itemsize > MAX_SAMPLE_BYTES or pairs * _PAIR_BYTES > len(body):
         raise DataError(f"{n} × {channels} samples cannot be in this chunk", reason=Reason.SAMPLE_COUNT)

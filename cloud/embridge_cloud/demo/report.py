@@ -1,0 +1,305 @@
+"""The report of a demonstration: figures, a table, pictures, one page."""
+
+from __future__ import annotations
+
+import html
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_cloud import plots
+from embridge_cloud.demo.loop import Outcome
+from embridge_cloud.learn.checkpoint import load_checkpoint
+from embridge_cloud.learn.evaluate import Score
+from embridge_cloud.learn.export import run_onnx
+from embridge_cloud.offline import SessionWindows, evaluation_windows
+from embridge_cloud.recipe import CONTROL
+from embridge_cloud.store.sealed import SealedSession
+from embridge_cloud.verdict import DecodedSession, ScoredWindows, choose, gather, trial_vote
+from embridge_shared.hand import fit_glove_calibration, glove_to_joints
+from embridge_shared.release import ENCODER, ENCODER_INT8, Bundle, read_bundle
+from embridge_shared.session import Purpose, Repetition, RepetitionStatus
+from embridge_shared.signal import Modality
+
+REPORT = "report.json"
+PAGE = "index.html"
+_STRIP_S = 12.0
+
+
+def write_report(outcome: Outcome, out: Path, wall_s: float) -> dict[str, Any]:
+    """Judge what was decoded and write `report.json`, pictures and a page into `out`.
+
+    Args:
+        outcome: Of the loop.
+        out: Made when missing.
+        wall_s: Time since the demonstration began.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        DataError: Nothing was decoded, or a session is damaged.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    bundle = read_bundle(outcome.job / outcome.summary.bundle, digest=outcome.summary.digest)
+    world = outcome.world
+    live = _gathered(outcome, bundle, [_live(s) for s in outcome.sessions if s.session.purpose is Purpose.EVALUATION])
+    rng = np.random.default_rng(0)
+    groups = {"seen": world.recipe.seen, "unseen": world.recipe.unseen, "all": live.gestures}
+    scores = {name: choose(live, among, rng) for name, among in groups.items()}
+    cut = evaluation_windows(outcome.sessions, bundle.manifest.preprocess)
+    controls = _controls(outcome, bundle, cut)
+    latency_ms = np.concatenate([d["decode"]["latency_ms"] for d in outcome.digests if d["decode"]])
+    report: dict[str, Any] = {
+        "embridge": version("embridge"),
+        "world": world.name,
+        "notes": list(world.notes),
+        "chunks": _chunks(outcome),
+        "sessions": {"sealed": len(outcome.sessions), "training": len(outcome.summary.sessions)},
+        "zero_shot": {
+            **{n: _figures(s, trial_vote(live, groups[n])) for n, s in scores.items()},
+            "shuffled_pairs": _control_figures(controls["unseen"]),
+            "shuffled_pairs_seen": _control_figures(controls["seen"]),
+        },
+        "decode": {
+            "decodes": len(latency_ms),
+            "latency_ms": {
+                "p50": round(float(np.percentile(latency_ms, 50)), 3),
+                "p99": round(float(np.percentile(latency_ms, 99)), 3),
+            },
+            "hop_ms": 1e3 * bundle.manifest.preprocess.hop_s,
+            "window_ms": 1e3 * bundle.manifest.preprocess.window_s,
+            "parity": _parity(outcome, bundle, cut),
+        },
+        "release": {
+            "name": outcome.summary.release,
+            "registry": outcome.registry_digest,
+            "edge": _common([e["digest"] for e in outcome.edges]),
+            "edges": {e["edge"]: e["release"] for e in outcome.edges},
+            "metrics": outcome.summary.metrics,
+        },
+        "stages": outcome.stages,
+        "wall_s": round(wall_s, 2),
+    }
+    _pictures(outcome, bundle, live, scores, cut, latency_ms, out)
+    (out / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    (out / PAGE).write_text(_page(report), encoding="utf-8")
+    return report
+
+
+def _live(sealed: SealedSession) -> DecodedSession:
+    name = next(s.name for s in sealed.session.streams if s.modality is Modality.DECODE)
+    samples = sealed.samples(name)
+    return DecodedSession(sealed.session.participant.id, samples.t_ns, samples.values, sealed.repetitions())
+
+
+def _gathered(outcome: Outcome, bundle: Bundle, sessions: list[DecodedSession]) -> ScoredWindows:
+    labels = tuple(g.label for g in bundle.manifest.gestures)
+    window_s = bundle.manifest.preprocess.window_s
+    return gather(sessions, labels, window_s, skip_repetitions=outcome.world.skip_repetitions)
+
+
+def _controls(outcome: Outcome, bundle: Bundle, cut: list[SessionWindows]) -> dict[str, list[Score]]:
+    """Models whose training pairs were broken, judged as the release is."""
+    recipe, scorer = outcome.world.recipe, bundle.scorer()
+    found: dict[str, list[Score]] = {"seen": [], "unseen": []}
+    for number in range(recipe.controls):
+        embed = load_checkpoint(outcome.job / f"{CONTROL}-{number}").embed_emg
+        sessions = [DecodedSession(c.participant, c.t_ns, scorer(embed(c.windows)), c.repetitions) for c in cut]
+        scored = _gathered(outcome, bundle, sessions)
+        found["seen"].append(choose(scored, recipe.seen, np.random.default_rng(0)))
+        found["unseen"].append(choose(scored, recipe.unseen, np.random.default_rng(0)))
+    return found
+
+
+def _chunks(outcome: Outcome) -> dict[str, Any]:
+    """What the edges spooled against what the store holds, and whether any of it is there twice."""
+    sent = {(d["session"], s["name"]): s for d in outcome.digests for s in d["streams"]}
+    stored = {(str(s.id), e.name): e for s in outcome.sessions for e in s.manifest.streams}
+    twice = 0
+    for sealed in outcome.sessions:
+        for entry in sealed.manifest.streams:
+            index = sealed.samples(entry.name).index
+            twice += len(index) - len(np.unique(index))
+    return {
+        "sent": sum(s["chunks"] for s in sent.values()),
+        "stored": sum(e.chunks for e in stored.values()),
+        "lost": sum(s["chunks"] - (stored[k].chunks if k in stored else 0) for k, s in sent.items()),
+        "duplicated": sum(e.chunks for e in stored.values()) - sum(s["chunks"] for s in sent.values()),
+        "redelivered": outcome.ingest["duplicates"],
+        "samples_sent": sum(s["samples"] for s in sent.values()),
+        "samples_stored": sum(e.rows for e in stored.values()),
+        "samples_twice": twice,
+    }
+
+
+def _figures(score: Score, trials: float) -> dict[str, Any]:
+    return {
+        "balanced_accuracy": round(score.balanced_accuracy, 4),
+        "chance": round(score.chance, 4),
+        "ci95": [round(score.low, 4), round(score.high, 4)],
+        "trial_balanced_accuracy": round(trials, 4),
+        "windows": score.windows,
+        "gestures": list(score.gestures),
+        "per_participant": {p: round(a, 4) for p, a in score.per_participant.items()},
+    }
+
+
+def _control_figures(scores: list[Score]) -> dict[str, Any]:
+    each = [round(s.balanced_accuracy, 4) for s in scores]
+    return {"balanced_accuracy": round(float(np.mean(each)), 4), "chance": round(scores[0].chance, 4), "runs": each}
+
+
+def _parity(outcome: Outcome, bundle: Bundle, cut: list[SessionWindows]) -> dict[str, Any]:
+    """Live scores of the edges against the same encoder run here on the same windows."""
+    scorer, graph = bundle.scorer(), bundle.files[ENCODER_INT8]
+    worst, compared = 0.0, 0
+    evaluations = [s for s in outcome.sessions if s.session.purpose is Purpose.EVALUATION]
+    for sealed, windows in zip(evaluations, cut, strict=True):
+        live = _live(sealed)
+        n = min(len(live.scores), len(windows.windows), 200)
+        here = np.stack([scorer(run_onnx(graph, w[None]))[0] for w in windows.windows[:n]])
+        worst = max(worst, float(np.abs(here - live.scores[:n]).max()))
+        compared += n
+    return {"windows": compared, "max_abs": worst}
+
+
+def _common(digests: list[str]) -> str:
+    return digests[0] if len(set(digests)) == 1 else ", ".join(digests)
+
+
+def _pictures(
+    outcome: Outcome,
+    bundle: Bundle,
+    live: ScoredWindows,
+    scores: dict[str, Score],
+    cut: list[SessionWindows],
+    latency_ms: NDArray[np.float64],
+    out: Path,
+) -> None:
+    titles = {"seen": "EMG in training", "unseen": "EMG never recorded"}
+    plots.confusion(
+        out / "confusion.png",
+        [
+            (f"{titles[n]}: {scores[n].balanced_accuracy:.2f} (chance {scores[n].chance:.2f})", scores[n].gestures,
+             np.array(scores[n].confusion))
+            for n in titles
+        ],
+    )  # fmt: skip
+    _embedding_map(bundle, cut, out / "embedding.png")
+    history = outcome.summary.history
+    plots.losses(
+        out / "losses.png",
+        history,
+        [
+            ("masked pre-training", ("emg_mae", "pose_mae")),
+            ("alignment", ("total", "nce", "cascle", "mprl")),
+            ("targets and queries", ("target_entropy", "query_usage")),
+        ],
+    )
+    plots.latency(out / "latency.png", latency_ms)
+    training = next(s for s in outcome.sessions if s.session.purpose is Purpose.TRAINING)
+    _strip(training, out / "strip.png")
+
+
+def _embedding_map(bundle: Bundle, cut: list[SessionWindows], path: Path) -> None:
+    """The held-out windows in the plane of the prototypes."""
+    labels = [g.label for g in bundle.manifest.gestures]
+    window_ns = round(bundle.manifest.preprocess.window_s * 1e9)
+    emg, truth = [], []
+    for session in cut:
+        for r in session.repetitions:
+            if r.gesture in labels:
+                inside = np.flatnonzero((session.t_ns - window_ns >= r.start_ns) & (session.t_ns <= r.end_ns))[::4]
+                emg.append(session.windows[inside])
+                truth += [labels.index(r.gesture)] * len(inside)
+    queries = run_onnx(bundle.files[ENCODER], np.concatenate(emg))
+    nearest = (queries @ bundle.prototypes.T).max(axis=2).argmax(axis=1)
+    plots.embedding_map(
+        path,
+        bundle.prototypes,
+        np.array(bundle.manifest.rows),
+        queries[np.arange(len(queries)), nearest],
+        np.array(truth),
+        [(g.label, g.emg_seen) for g in bundle.manifest.gestures],
+    )
+
+
+def _strip(sealed: SealedSession, path: Path) -> None:
+    """A stretch of raw EMG from the first repetition on, with the hand at the middle of each movement in it."""
+    accepted = [r for r in sealed.repetitions() if r.status is RepetitionStatus.ACCEPTED]
+    emg_spec = next(s for s in sealed.session.streams if s.modality is Modality.EMG)
+    start_ns = accepted[0].start_ns - round(1e9)
+    end_ns = start_ns + round(_STRIP_S * 1e9)
+    emg = sealed.samples(emg_spec.name, start_ns, end_ns)
+    shown = [r for r in accepted if r.start_ns < end_ns and r.end_ns < end_ns]
+    plots.strip(
+        path,
+        np.asarray((emg.t_ns - start_ns) * 1e-9, np.float64),
+        emg.values.astype(np.float64) * emg_spec.scale,
+        emg_spec.unit,
+        _hands(sealed, shown, start_ns),
+        [((r.start_ns - start_ns) * 1e-9, (r.end_ns - start_ns) * 1e-9, r.gesture) for r in shown],
+    )
+
+
+def _hands(sealed: SealedSession, shown: list[Repetition], start_ns: int) -> list[tuple[float, NDArray[np.float64]]]:
+    spec = next((s for s in sealed.session.streams if s.modality in (Modality.POSE, Modality.GLOVE)), None)
+    if spec is None:
+        return []
+    samples = sealed.samples(spec.name)
+    values = samples.values.astype(np.float64) * spec.scale
+    if spec.modality is Modality.GLOVE:
+        active = np.zeros(len(values), bool)
+        for r in sealed.repetitions():
+            active |= (samples.t_ns >= r.start_ns) & (samples.t_ns < r.end_ns)
+        values = glove_to_joints(values, fit_glove_calibration(values, ~active))
+    moments = [shown[0].start_ns - round(5e8), *((r.start_ns + r.end_ns) // 2 for r in shown)]
+    rows = [int(np.searchsorted(samples.t_ns, t)) for t in moments]
+    return [((t - start_ns) * 1e-9, values[min(row, len(values) - 1)]) for t, row in zip(moments, rows, strict=True)]
+
+
+def _page(report: dict[str, Any]) -> str:
+    zero, chunks = report["zero_shot"], report["chunks"]
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{zero[key]['balanced_accuracy']:.3f}</td><td>{zero[key]['chance']:.3f}</td>"
+        f"<td>{_interval(zero[key])}</td></tr>"
+        for name, key in (
+            ("gestures with EMG in training", "seen"),
+            ("gestures whose EMG nobody recorded", "unseen"),
+            ("all together", "all"),
+            ("control: pairs broken", "shuffled_pairs"),
+        )
+    )
+    notes = "".join(f"<li>{html.escape(n)}</li>" for n in report["notes"])
+    pictures = "".join(
+        f'<figure><img src="{name}.png" alt="{text}"><figcaption>{text}</figcaption></figure>'
+        for name, text in (
+            ("confusion", "What was performed and what was decoded, live, by wearers the training never met"),
+            ("embedding", "Pose prototypes and EMG windows in one space"),
+            ("strip", "Raw EMG of one wearer and the hand that made it"),
+            ("losses", "Training curves"),
+            ("latency", "Decode latency on the edge"),
+        )
+    )
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>EMBridge report</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}}
+table{{border-collapse:collapse}}td,th{{padding:.3rem .9rem;border-bottom:1px solid #cbd2d9;text-align:left}}
+img{{max-width:100%}}figure{{margin:2rem 0}}figcaption{{color:#52606d}}</style>
+<h1>EMBridge: the loop, {html.escape(report["world"])}</h1>
+<p>{chunks["sent"]} chunks sent, {chunks["stored"]} stored, {chunks["lost"]} lost, {chunks["duplicated"]} stored twice.
+Release <code>{report["release"]["name"]}</code> (<code>{report["release"]["registry"][:12]}</code>) ran on
+{len(report["release"]["edges"])} edges; a decode took {report["decode"]["latency_ms"]["p50"]} ms at the median,
+{report["decode"]["latency_ms"]["p99"]} ms at the 99th percentile. Wall time {report["wall_s"]:.0f} s.</p>
+<table><tr><th>decoded live by held-out wearers</th><th>balanced accuracy</th><th>chance</th>
+<th>95 % interval over wearers</th></tr>{rows}</table><ul>{notes}</ul>{pictures}</html>
+"""
+
+
+def _interval(figures: dict[str, Any]) -> str:
+    return f"{figures['ci95'][0]:.3f} – {figures['ci95'][1]:.3f}" if "ci95" in figures else "–"
