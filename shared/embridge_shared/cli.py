@@ -6,6 +6,7 @@ missing noun answers with the line that installs it. stdout carries data, stderr
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any, NoReturn, cast
@@ -13,17 +14,20 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from embridge_shared.errors import ConfigError, EmbridgeError, ExitCode, Reason
+from embridge_shared.errors import ConfigError, EmbridgeError, ExitCode, OperatorError, Reason
 
 GROUP = "embridge.commands"
+
+_COMPLETION = ("install_completion", "show_completion")  # of the root alone
 
 # Typer keeps its copy of click private; this is its base of errors.
 _ClickError = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
-def _extra_of(entry: EntryPoint) -> str:
-    """The extra that brings the packages of a noun: edge, cloud or tui."""
-    return entry.value.removeprefix("embridge_").split(".")[0]
+def _install_line(entry: EntryPoint) -> str:
+    """What brings the packages of a noun: the extra named like its package, or the distribution itself."""
+    extra = entry.value.removeprefix("embridge_").partition(".")[0]
+    return "pip install embridge" if extra == "shared" else f'pip install "embridge[{extra}]"'
 
 
 class _Nouns(TyperGroup):
@@ -37,24 +41,40 @@ class _Nouns(TyperGroup):
             try:
                 app = entry.load()
             except ModuleNotFoundError as error:
-                if error.name and error.name.startswith("embridge_"):
-                    raise
-                return _missing(cmd_name, _extra_of(entry), error.name or "a package")
+                return _missing(cmd_name, _install_line(entry), _foreign(error))
             command = typer.main.get_command(app)
             command.name = cmd_name
+            command.params = [p for p in command.params if p.name not in _COMPLETION]
             return command
         return super().get_command(ctx, cmd_name)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            (entry,) = entry_points(group=GROUP, name=ctx.invoked_subcommand)
+            raise _needs(entry.name, _install_line(entry), _foreign(error)) from error
 
-def _missing(noun: str, extra: str, package: str) -> TyperCommand:
-    line = f'pip install "embridge[{extra}]"'
 
+def _foreign(error: ModuleNotFoundError) -> str:
+    """The package somebody else makes that is missing; an error of our own is raised on."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package.startswith("embridge_"):
+        raise error
+    return package
+
+
+def _needs(noun: str, line: str, package: str) -> ConfigError:
+    return ConfigError(
+        f"`embridge {noun}` needs {package}, which is not installed.",
+        reason=Reason.MISSING_EXTRA,
+        hint=f"Install it with: {line}",
+    )
+
+
+def _missing(noun: str, line: str, package: str) -> TyperCommand:
     def explain() -> NoReturn:
-        raise ConfigError(
-            f"`embridge {noun}` needs {package}, which is not installed.",
-            reason=Reason.MISSING_EXTRA,
-            hint=f"Install it with: {line}",
-        )
+        raise _needs(noun, line, package)
 
     return TyperCommand(
         noun,
@@ -81,9 +101,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Streaming edge-to-cloud surface EMG: gestures defined by hand pose, decoded on the wrist."""
 
@@ -94,14 +112,34 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
     except EmbridgeError as error:
-        typer.echo(f"embridge: error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("embridge: interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except _ClickError as error:
-        cast("Any", error).show()
+        _explain_usage(error)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not complain of it again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}. Check the path and its permissions.", ExitCode.FAILED)
+
+
+def _fail(text: str, code: ExitCode) -> NoReturn:
+    typer.echo(f"embridge: error: {' '.join(text.split())}", err=True)
+    sys.exit(code)
+
+
+def _explain_usage(error: Any) -> NoReturn:
+    ctx = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
         sys.exit(ExitCode.USAGE)
+    hint = f"`{ctx.command_path} --help` explains." if ctx is not None else ""
+    _fail(str(OperatorError(error.format_message(), hint=hint)), ExitCode.USAGE)
 
 
 if __name__ == "__main__":

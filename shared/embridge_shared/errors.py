@@ -16,7 +16,6 @@ command ends with.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import ClassVar
 
 
 class ExitCode(IntEnum):
@@ -66,6 +65,13 @@ class Reason(StrEnum):
     TOO_LITTLE_DATA = "too_little_data"
 
 
+_EXIT_CODES = {
+    Reason.LOCKED: ExitCode.BUSY,
+    Reason.TIMEOUT: ExitCode.TIMEOUT,
+    Reason.DISK_FULL: ExitCode.FAILED,
+}
+
+
 class EmbridgeError(Exception):
     """Base of every error EMBridge raises on purpose.
 
@@ -73,18 +79,24 @@ class EmbridgeError(Exception):
         message: What happened, in one sentence, with the value that caused it.
         reason: Machine-readable cause.
         hint: What to do next.
+
+    Attributes:
+        exit_code: What a command ends with; some reasons have one of their own, else it is that of the class.
     """
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    exit_code: ExitCode = ExitCode.FAILED
 
     def __init__(self, message: str, *, reason: Reason = Reason.INVALID, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.hint = hint
+        self.exit_code = _EXIT_CODES.get(reason, self.exit_code)
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".rstrip()
+        if not self.hint:
+            return self.message
+        return f"{self.message}{'' if self.message.endswith(('.', '?', '!')) else '.'} {self.hint}"
 
 
 class DeviceError(EmbridgeError):

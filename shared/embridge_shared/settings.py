@@ -6,6 +6,8 @@ Order: defaults < user file < project file `embridge.toml` < environment `EMBRID
 from __future__ import annotations
 
 import os
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -22,29 +25,41 @@ from embridge_shared.errors import ConfigError
 
 PROJECT_FILE = "embridge.toml"
 
+_HINT = "`embridge config schema` lists every key and what it takes."
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class MqttSettings(_Section):
     """How to reach the broker."""
 
     host: str = "127.0.0.1"
+    """Name or address of the broker."""
     port: int = Field(default=1883, ge=1, le=65535)
+    """Its port; 8883 by custom with TLS."""
     username: str = ""
+    """Empty for an anonymous connection."""
     password: SecretStr = SecretStr("")
+    """Never shown; set it in the environment or in a file only the service may read."""
     keepalive_s: int = Field(default=20, ge=2)
+    """The broker takes a connection for dead after 1.5 times as long without a word."""
     ca_file: Path | None = None
+    """Certificates the broker's own is checked against, PEM; setting it turns TLS on."""
     cert_file: Path | None = None
+    """Certificate to show to the broker, PEM."""
     key_file: Path | None = None
+    """Its private key, PEM."""
 
 
 class EdgeSettings(_Section):
     """The edge agent."""
 
     name: str = "edge-1"
+    """Unique in the fleet; part of every topic, and the common name of the edge's certificate."""
     state_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("embridge")) / "edge")
+    """Spool, calibrations, digests and releases; one agent a folder."""
     chunk_s: float = Field(default=0.5, gt=0, le=5)
     """Length of a chunk: messages cost, bytes hardly."""
     window: int = Field(default=64, ge=1)
@@ -54,6 +69,7 @@ class EdgeSettings(_Section):
     spool_max_bytes: int = Field(default=8 << 30, ge=1 << 20)
     """Recording stops with an error before the spool outgrows this; nothing unacknowledged is evicted."""
     backoff_max_s: float = Field(default=30.0, gt=0)
+    """Longest wait between two attempts to connect or to update."""
     update_root: Path | None = None
     """The signed root of the update repository, given when the edge is provisioned; without it no release is taken."""
     release_wait_s: float = Field(default=120.0, ge=0)
@@ -66,14 +82,19 @@ class CloudSettings(_Section):
     """The cloud process."""
 
     state_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("embridge")) / "cloud")
+    """Hot database, sealed sessions, jobs, registry and its keys; one process a shard range."""
     first_shard: int = Field(default=0, ge=0, le=255)
+    """First shard this process ingests."""
     last_shard: int = Field(default=255, ge=0, le=255)
+    """Last shard this process ingests."""
     commit_s: float = Field(default=0.25, gt=0)
     """Longest wait before a batch is committed."""
     commit_chunks: int = Field(default=400, ge=1)
     """A batch is committed at once at this size."""
     quarantine_max_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    """Bound of the quarantine; what an edge was told to forget is kept even beyond it."""
     http_host: str = "127.0.0.1"
+    """Address the HTTP interface listens on; it asks nobody who they are."""
     http_port: int = Field(default=8470, ge=0, le=65535)
     """0 takes any free port."""
     public_url: str = ""
@@ -86,15 +107,15 @@ class LogSettings(_Section):
     """Logs."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least level that is written."""
     json_file: Path | None = None
+    """Also write JSON lines to this file; 16 MiB each, four old ones are kept."""
 
 
 class Settings(BaseSettings):
     """Everything that can be set."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="EMBRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="EMBRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     mqtt: MqttSettings = MqttSettings()
     edge: EdgeSettings = Field(default_factory=EdgeSettings)
@@ -124,6 +145,15 @@ def config_files() -> list[Path]:
     return [Path(platformdirs.user_config_dir("embridge")) / "config.toml", project]
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from: "default", or the file or environment variable that set it."""
+
+    key: str
+    value: Any
+    origin: str
+
+
 def load(**overrides: Any) -> Settings:
     """Read the settings; `overrides` are sections given on the command line.
 
@@ -132,13 +162,65 @@ def load(**overrides: Any) -> Settings:
     """
     named = os.environ.get("EMBRIDGE_CONFIG")
     if named and not Path(named).is_file():
-        raise ConfigError(f"EMBRIDGE_CONFIG names {named}, which is no file")
+        raise ConfigError(f"EMBRIDGE_CONFIG names {named}, which is no file", hint="Correct or unset it.")
+    given = [*_given(), ("command line", overrides)]
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        faults = [(".".join(map(str, e["loc"])), _fault(e["type"], e["msg"])) for e in error.errors()]
+        lines = [f"{key} ({_origin(given, key, 'default')}): {fault}" for key, fault in faults]
+        raise ConfigError("settings: " + "; ".join(lines), hint=_HINT) from None
+    except ValueError as error:  # a section of the environment that is no JSON
+        raise ConfigError(f"settings: {error}", hint=_HINT) from None
+
+
+def origins(settings: Settings) -> list[Origin]:
+    """Every key with its value and the strongest place that sets it."""
+    given = _given()
+    return [
+        Origin(key, getattr(getattr(settings, section), name), _origin(given, key, "default"))
+        for section, model in sections().items()
+        for name in model.model_fields
+        for key in [f"{section}.{name}"]
+    ]
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    """The sections by name, in order."""
+    return {
+        name: field.annotation
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+
+
+def _given() -> list[tuple[str, dict[str, Any]]]:
+    """What files and environment say, weakest first, each with its name."""
+    found = [(str(path), _read_toml(path)) for path in config_files() if path.is_file()]
+    try:
+        return [*found, ("environment", EnvSettingsSource(Settings)())]
+    except ValueError:  # reported by `load`, which meets it too
+        return found
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            "settings: " + "; ".join(lines), hint="`embridge config show` lists every key with its origin."
+            f"{path} cannot be read as TOML: {error}", hint="`embridge config path` lists what is read."
         ) from None
-    except ValueError as error:  # tomllib
-        raise ConfigError(f"settings: {error}") from None
+
+
+def _fault(kind: str, message: str) -> str:
+    return "there is no such setting" if kind == "extra_forbidden" else message[:1].lower() + message[1:]
+
+
+def _origin(given: list[tuple[str, dict[str, Any]]], key: str, otherwise: str) -> str:
+    section, _, name = key.partition(".")
+    for source, values in reversed(given):
+        part = values.get(section)
+        if part is not None and (not name or (isinstance(part, dict) and name.partition(".")[0] in part)):
+            variable = f"EMBRIDGE_{section}{f'__{name}' if name else ''}".upper()
+            return f"environment {variable}" if source == "environment" else source
+    return otherwise

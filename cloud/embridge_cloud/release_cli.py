@@ -1,0 +1,139 @@
+"""`embridge release`: releases that are published, and bundle files."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from embridge_shared.release import Bundle
+
+app = typer.Typer(
+    help="Releases: what is published, and what a bundle holds.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_TIMEOUT_S = 10.0
+
+
+@app.command("list")
+def list_releases(
+    url: Annotated[
+        str | None, typer.Option(help="Address of the cloud's HTTP interface; by default that of the settings.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what a cloud process has published, oldest version first."""
+    rows = _get(_base(url), "/api/releases")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        typer.echo("Nothing is published yet.", err=True)
+    for row in rows:
+        typer.echo(f"{row['name']:<20} {row['digest']}  {row['size']:>10} bytes  agent {row['min_agent']} or later")
+
+
+@app.command()
+def show(bundle: Annotated[Path, typer.Argument(help="A bundle file.")], as_json: Json = False) -> None:
+    """Show what a bundle holds, after checking it."""
+    import msgspec
+
+    from embridge_shared.release import CARD, read_bundle
+
+    found = read_bundle(bundle)
+    if as_json:
+        body = {"digest": found.digest, "size": found.size, "manifest": msgspec.to_builtins(found.manifest)}
+        typer.echo(json.dumps(body, ensure_ascii=False, indent=2))
+        return
+    typer.echo(_head(found))
+    typer.echo(found.files[CARD].decode("utf-8", "replace"))
+
+
+@app.command()
+def verify(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundle files.")],
+    digest: Annotated[str, typer.Option(help="The sha256 it must have; for one bundle.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Recompute every digest of bundles; ends with 5 where one is damaged."""
+    from embridge_shared.errors import ModelError, OperatorError, Reason
+    from embridge_shared.release import read_bundle
+
+    if digest and len(bundles) > 1:
+        raise OperatorError("--digest is that of one bundle.", hint="Check the bundles one at a time.")
+    rows: list[dict[str, Any]] = []
+    for path in bundles:
+        try:
+            found = read_bundle(path, digest=digest.lower())
+        except ModelError as error:
+            rows.append({"bundle": str(path), "ok": False, "fault": error.message, "reason": error.reason.value})
+        else:
+            rows.append({"bundle": str(path), "ok": True, "release": found.manifest.release, "digest": found.digest})
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        for row in rows:
+            typer.echo(f"{row['bundle']}  {row['release'] + ' ' + row['digest'] if row['ok'] else row['fault']}")
+    damaged = [row for row in rows if not row["ok"]]
+    if damaged:
+        raise ModelError(
+            f"{len(damaged)} of {len(rows)} bundles are refused.",
+            reason=Reason(damaged[0]["reason"]),
+            hint="Do not publish or run them; copy them again from where they were made.",
+        )
+
+
+def _head(bundle: Bundle) -> str:
+    made = datetime.fromtimestamp(bundle.manifest.created_ns * 1e-9, UTC)
+    return f"digest   {bundle.digest}\nsize     {bundle.size} bytes\nmade     {made:%Y-%m-%dT%H:%M:%SZ}\n"
+
+
+def _base(url: str | None) -> str:
+    from embridge_shared import settings
+
+    cloud = settings.load().cloud
+    return (url or cloud.public_url or f"http://{cloud.http_host}:{cloud.http_port}").rstrip("/")
+
+
+def _get(base: str, path: str) -> Any:
+    """The JSON a cloud process answers.
+
+    Raises:
+        ConfigError: `base` is no HTTP address.
+        NetworkError: UNREACHABLE, or the answer is not that of an EMBridge cloud.
+    """
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    from embridge_shared.errors import ConfigError, NetworkError, Reason
+
+    if not base.startswith(("http://", "https://")):
+        raise ConfigError(f"{base!r} is no address of an HTTP interface.", hint="Give one like http://127.0.0.1:8470.")
+    try:
+        with urlopen(base + path, timeout=_TIMEOUT_S) as response:  # noqa: S310
+            return json.load(response)
+    except HTTPError as error:
+        raise NetworkError(
+            f"{base} answered {error.code}.",
+            reason=Reason.FOREIGN,
+            hint="Is an `embridge cloud run` of this version there?",
+        ) from error
+    except (URLError, OSError) as error:
+        why = getattr(error, "reason", error)
+        raise NetworkError(
+            f"no cloud answers at {base}: {why}.",
+            reason=Reason.UNREACHABLE,
+            hint="Start `embridge cloud run`, or give its address with --url.",
+        ) from error
+    except ValueError as error:
+        raise NetworkError(
+            f"{base} is no EMBridge cloud: {error}.", reason=Reason.FOREIGN, hint="Check the address."
+        ) from error
