@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from embridge_cloud.learn import communities, objectives
-from embridge_cloud.learn.align import augment, prepare, rebuild_reliance
+from embridge_cloud.learn.align import augment, fit_path, prepare, rebuild_reliance
 from embridge_cloud.learn.config import AugmentConfig, LearnConfig, QFormerConfig
 from embridge_cloud.learn.encoders import Encoder, MaskedAutoencoder, patchify
 from embridge_cloud.learn.model import Bridge
@@ -317,6 +317,34 @@ def test_centring_restores_contrast() -> None:
     assert prepare(model, pose, seed=0) > 0.5
     assert model.center.abs().sum() > 0
     assert abs(objectives.mean_cosine(model.vectors(torch.from_numpy(pose)))) < 0.1
+
+
+def test_queries_start_as_the_linear_map_and_stay_within_reach(small: Bridge) -> None:
+    world = paired(windows=64, channels=6)
+    assert world.emg is not None
+    fit_path(small, world)
+    emg = torch.from_numpy(world.emg)
+    with torch.no_grad():
+        base = torch.nn.functional.normalize(small.path(small.emg.patches(emg)), dim=2)
+        assert torch.allclose(small.queries(emg), base.expand(-1, 8, -1), atol=1e-5)
+        torch.nn.init.normal_(small.qformer.projection.weight, std=5.0)
+        cosine = (small.queries(emg) * base).sum(2)
+    assert cosine.min() < 0.95
+    # a step of at most half the base turns it by at most 30 degrees
+    assert cosine.min() > math.cos(math.radians(30)) - 1e-3
+
+
+def test_the_linear_path_fits_what_is_linear(small: Bridge) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.random((200, 24)).astype(np.float32)
+    features[:, 0] = 0.0
+    map_ = rng.normal(size=(24, 64))
+    vectors = ((features - features.mean(0)) @ map_).astype(np.float32)
+    small.path.fit(features, vectors, 1e-6)
+    found = ((torch.from_numpy(features) - small.path.mean) / small.path.sd) @ small.path.weight
+    np.testing.assert_allclose(found.numpy(), vectors, atol=1e-2)
+    with pytest.raises(ModelError):
+        small.path.fit(np.zeros_like(features), vectors, 0.1)
 
 
 def test_query_figures() -> None:

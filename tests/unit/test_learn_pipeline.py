@@ -302,6 +302,7 @@ def test_overfits_a_handful_of_pairs() -> None:
     config = change(
         config,
         augment=change(config.augment, gain_db=0.0, channel_mask=0.0),
+        linear=change(config.linear, l2=0.0),
         loss=change(config.loss, alpha=0.0, lam=0.0, tau_init=0.1, tau_min=0.02),
         align=change(config.align, batch=32, lr_emg=2e-3, lr_rest=2e-3),
     )

@@ -53,6 +53,19 @@ def prepare(model: Bridge, pose: NDArray[np.float32], *, seed: int) -> float:
     return cosine
 
 
+@torch.no_grad()
+def fit_path(model: Bridge, windows: Windows) -> None:
+    """Fit the linear path, where the model has one, on the pairs it will be aligned with."""
+    if model.path is None or windows.emg is None:
+        return
+    device = model.center.device
+    parts = [
+        model.path.features(model.emg.patches(torch.from_numpy(part).to(device))).cpu().numpy()
+        for part in in_batches(windows.emg)
+    ]
+    model.path.fit(np.concatenate(parts), embed_poses(model, windows.pose), model.config.linear.l2)
+
+
 def augment(emg: Tensor, config: AugmentConfig, patch: int) -> Tensor:
     """Gains, silenced channels and patches, and rotations, drawn anew for each window of (B, T, C)."""
     b, t, c = emg.shape

@@ -101,6 +101,18 @@ class QFormerConfig(_Config, frozen=True, kw_only=True):
     separate_ffn: bool = False
 
 
+class LinearConfig(_Config, frozen=True, kw_only=True):
+    """A linear path from the envelope to the pose space, on which the queries build.
+
+    Attributes:
+        l2: Weight penalty of its fit; 0 leaves the path out.
+        reach: How far a query may stray from it, in lengths of it.
+    """
+
+    l2: float = 0.0
+    reach: float = 0.5
+
+
 class CascleConfig(_Config, frozen=True, kw_only=True):
     """Soft targets from pose communities.
 
@@ -221,6 +233,7 @@ class LearnConfig(_Config, frozen=True, kw_only=True):
     qformer: QFormerConfig = QFormerConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
+    linear: LinearConfig = LinearConfig()
     align: AlignConfig = AlignConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     evaluate: EvalConfig = EvalConfig()

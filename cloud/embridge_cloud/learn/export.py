@@ -73,10 +73,13 @@ class InferenceGraph(nn.Module):
         super().__init__()
         self.emg = model.emg
         self.qformer = model.qformer
+        self.path = model.path
 
     def forward(self, windows: Tensor) -> Tensor:
         """(B, T, C) to (B, M, d)."""
-        queries: Tensor = self.qformer.project(self.qformer(self.emg(windows)))
+        patches = self.emg.patches(windows)
+        states = self.qformer(self.emg.run(self.emg.embed(patches)))
+        queries: Tensor = self.qformer.project(states, None if self.path is None else self.path(patches))
         return queries
 
 
@@ -163,11 +166,18 @@ def _quantise(graph: bytes) -> bytes:
             source,
             target,
             op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=_linear_path(graph),
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
         return target.read_bytes()
+
+
+def _linear_path(graph: bytes) -> list[str]:
+    """Nodes of the linear path: small, and every query starts from them, so they keep full precision."""
+    nodes = onnx.load_from_string(graph).graph.node
+    return [n.name for n in nodes if any(name.startswith("path.") for name in n.input)]
 
 
 def _parity(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:

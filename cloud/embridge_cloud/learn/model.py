@@ -14,6 +14,7 @@ from torch.nn import functional
 from embridge_cloud.learn import objectives
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.encoders import Encoder
+from embridge_cloud.learn.linear import LinearPath
 from embridge_cloud.learn.qformer import QFormer
 from embridge_shared.errors import DataError, Reason
 
@@ -48,7 +49,11 @@ class Bridge(nn.Module):
         self.config = config
         self.emg = emg
         self.pose = pose.requires_grad_(False)
-        self.qformer = QFormer(pose, config.encoder, config.qformer)
+        self.qformer = QFormer(pose, config.encoder, config.qformer, reach=config.linear.reach)
+        self.path = LinearPath(config.emg, config.encoder.width) if config.linear.l2 > 0 else None
+        if self.path is not None:
+            # the queries start as the linear map and learn what it misses
+            nn.init.zeros_(self.qformer.projection.weight)
         self.log_tau = nn.Parameter(torch.tensor(math.log(config.loss.tau_init)))
         self.register_buffer("center", torch.zeros(config.encoder.width))
         self.register_buffer("centroids", torch.zeros(0, config.encoder.width))
@@ -77,8 +82,14 @@ class Bridge(nn.Module):
 
     def queries(self, emg: Tensor) -> Tensor:
         """Windows (B, T, C) to unit queries q (B, M, d)."""
-        projected: Tensor = self.qformer.project(self.qformer(self.emg(emg)))
-        return projected
+        return self.read(emg)[1]
+
+    def read(self, emg: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (B, T, C) to query states Q' and unit queries q, (B, M, d) each."""
+        patches = self.emg.patches(emg)
+        states: Tensor = self.qformer(self.emg.run(self.emg.embed(patches)))
+        base = None if self.path is None else self.path(patches)
+        return states, self.qformer.project(states, base)
 
     def losses(self, emg: Tensor, pose: Tensor, *, diversify: bool = False) -> Losses:
         """InfoNCE + alpha CASCLe + lam MPRL of one batch.
@@ -89,8 +100,8 @@ class Bridge(nn.Module):
             diversify: Add the penalty on equal queries.
         """
         loss = self.config.loss
-        states = self.qformer(self.emg(emg))
-        q, v = self.qformer.project(states), self.vectors(pose)
+        states, q = self.read(emg)
+        v = self.vectors(pose)
         logits = objectives.similarity(q, v, loss.select) / self.tau
         nce = objectives.info_nce(logits, symmetric=loss.symmetric)
         with torch.no_grad():

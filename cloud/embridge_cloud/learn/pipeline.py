@@ -129,6 +129,7 @@ def train(
             if shuffle_pairs
             else windows_train
         )
+        alignment.fit_path(model, pairs)
         run = alignment.AlignRun(device, progress, _validation(windows_train, windows_val, config, seed))
         history = pretrained.history | alignment.align(model, pairs, run, rng)
         reliance = alignment.rebuild_reliance(model, pairs, rng) if config.loss.lam > 0 else 1.0

@@ -17,6 +17,7 @@ from embridge_cloud.learn.config import (
     CascleConfig,
     EncoderConfig,
     LearnConfig,
+    LinearConfig,
     LossConfig,
     MaeConfig,
     MprlConfig,
@@ -40,6 +41,7 @@ def product() -> LearnConfig:
         pose_mae=MaeConfig(normalise_target=False, summary=1.0),
         loss=LossConfig(symmetric=True, select="max"),
         augment=AugmentConfig(gain_db=3.0, channel_mask=0.25, time_mask=0.1, roll=2),
+        linear=LinearConfig(l2=0.1),
     )
 
 
@@ -69,6 +71,7 @@ def quick(*, channels: int = 16, window: int = 160, patch: int = 20) -> LearnCon
             mprl=MprlConfig(span_tokens=2),
         ),
         augment=AugmentConfig(gain_db=3.0, channel_mask=0.2),
+        linear=LinearConfig(l2=0.1),
         align=AlignConfig(steps=100, batch=128, lr_emg=5e-4, lr_rest=1e-3, min_gap_s=0.0, min_participants=8),
     )
 

@@ -64,10 +64,12 @@ class QFormer(nn.Module):
         pose: The pre-trained pose encoder, whose blocks and final norm are copied.
         encoder: Its size; depth and width are shared.
         config: Number of queries and where cross-attention sits.
+        reach: How far a query may stray from a base of unit length.
     """
 
-    def __init__(self, pose: Encoder, encoder: EncoderConfig, config: QFormerConfig) -> None:
+    def __init__(self, pose: Encoder, encoder: EncoderConfig, config: QFormerConfig, *, reach: float = 1.0) -> None:
         super().__init__()
+        self.reach = reach
         width = encoder.width
         self.config = config
         self.queries = nn.Parameter(torch.empty(config.queries, width))
@@ -116,9 +118,23 @@ class QFormer(nn.Module):
         states: Tensor = self.norm(x)
         return states
 
-    def project(self, states: Tensor) -> Tensor:
-        """Query states to unit vectors in the pose space, (B, M, d)."""
-        return functional.normalize(self.projection(states).float(), dim=-1)
+    def project(self, states: Tensor, base: Tensor | None = None) -> Tensor:
+        """Query states to unit vectors in the pose space.
+
+        Args:
+            states: (B, M, d).
+            base: (B, 1, d): where each query starts; it then strays no further than `reach` from there, so that what
+                the base knows of movements nobody recorded is not traded for those that were.
+
+        Returns:
+            (B, M, d).
+        """
+        projected: Tensor = self.projection(states).float()
+        if base is None:
+            return functional.normalize(projected, dim=-1)
+        length = torch.linalg.vector_norm(projected, dim=-1, keepdim=True)
+        step = self.reach * projected / length.clamp(min=1.0)
+        return functional.normalize(functional.normalize(base.float(), dim=-1) + step, dim=-1)
 
     def rebuild(self, states: Tensor, tokens: Tensor, masked: Tensor, position: Tensor) -> Tensor:
         """Predict pose patches from the queries and the visible pose tokens.

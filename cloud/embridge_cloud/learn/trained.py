@@ -124,6 +124,8 @@ def statistics_of(model: Bridge) -> dict[str, NDArray[np.float32]]:
         "center": model.center,
         "centroids": model.centroids,
     }
+    if model.path is not None:
+        named |= {"path.mean": model.path.mean, "path.sd": model.path.sd}
     return {name: value.detach().cpu().numpy() for name, value in named.items()}
 
 

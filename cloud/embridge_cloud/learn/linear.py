@@ -1,0 +1,77 @@
+"""A linear path from the envelope to the pose space, fitted in closed form, on which the queries build.
+
+A linear map extrapolates to combinations of movements nobody recorded, where a network trained for seconds does not;
+the network learns what the map misses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from embridge_cloud.learn.config import SignalConfig
+from embridge_shared.errors import ModelError, Reason
+
+SEGMENTS = 4
+
+
+class LinearPath(nn.Module):
+    """Mean rectified EMG in segments of the window to one vector in the pose space; not trained by gradients.
+
+    Args:
+        signal: Shape of the EMG windows.
+        width: d.
+    """
+
+    pool: Tensor
+    mean: Tensor
+    sd: Tensor
+    weight: Tensor
+
+    def __init__(self, signal: SignalConfig, width: int) -> None:
+        super().__init__()
+        self.patch = signal.patch
+        groups = np.array_split(np.arange(signal.tokens), min(SEGMENTS, signal.tokens))
+        pool = torch.zeros(len(groups), signal.tokens)
+        for row, group in enumerate(groups):
+            pool[row, group] = 1.0 / len(group)
+        features = len(groups) * signal.channels
+        self.register_buffer("pool", pool, persistent=False)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("sd", torch.ones(features))
+        self.register_buffer("weight", torch.zeros(features, width))
+
+    def features(self, patches: Tensor) -> Tensor:
+        """Standardised patches (B, L, patch * C) to (B, segments * C)."""
+        b, tokens, values = patches.shape
+        level = patches.reshape(b, tokens, self.patch, values // self.patch).abs().mean(dim=2)
+        return torch.matmul(self.pool, level).flatten(1)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(B, L, patch * C) to (B, 1, d)."""
+        x = (self.features(patches) - self.mean) / self.sd
+        return torch.matmul(x, self.weight)[:, None, :]
+
+    def fit(self, features: NDArray[np.float32], vectors: NDArray[np.float32], l2: float) -> None:
+        """Ridge regression on the train split.
+
+        Args:
+            features: Of each window, (N, segments * C).
+            vectors: Its pose embedding, (N, d).
+            l2: Weight penalty, a share of the features' variance.
+
+        Raises:
+            ModelError: The features carry nothing.
+        """
+        x = features.astype(np.float64)
+        mean, sd = x.mean(axis=0), x.std(axis=0)
+        if not np.any(sd > 1e-9):
+            raise ModelError("the EMG of the train split is constant", reason=Reason.TOO_LITTLE_DATA)
+        sd = np.maximum(sd, 1e-6 + 1e-3 * float(sd.max()))
+        x = (x - mean) / sd
+        gram = x.T @ x / len(x) + l2 * np.eye(x.shape[1])
+        weight = np.linalg.solve(gram, x.T @ vectors.astype(np.float64) / len(x))
+        for buffer, value in ((self.mean, mean), (self.sd, sd), (self.weight, weight)):
+            buffer.copy_(torch.from_numpy(value.astype(np.float32)))
