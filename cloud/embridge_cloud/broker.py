@@ -7,6 +7,7 @@ anonymous clients, so it listens on the loopback address unless told otherwise. 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +43,7 @@ async def embedded_broker(host: str = "127.0.0.1", port: int = 0) -> AsyncIterat
     from amqtt.errors import BrokerError
 
     for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     port = port or _free_port(host)
     broker = Broker(
         {
@@ -54,15 +55,25 @@ async def embedded_broker(host: str = "127.0.0.1", port: int = 0) -> AsyncIterat
         await broker.start()
     except BrokerError as error:
         raise NetworkError(
-            f"no broker can listen on {host}:{port}: {error}",
+            f"no broker can listen on {host}:{port}: {_reason(error)}",
             reason=Reason.LOCKED,
             hint="Another broker may: point mqtt.port elsewhere, or use that broker.",
         ) from error
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     logger.info("embedded broker on %s:%d", host, port)
     try:
         yield BrokerAddress(host, port)
     finally:
         await broker.shutdown()
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own word for it, where there is one: the broker wraps it twice."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return str(error) if cause is None or cause.errno is None else os.strerror(cause.errno)
 
 
 def _free_port(host: str) -> int:

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from embridge_shared import logs, settings
 from embridge_shared.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="The cloud process.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="The cloud process.", rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 @app.callback()
@@ -34,6 +35,8 @@ def run(
     ] = None,
 ) -> None:
     """Run the cloud process until SIGTERM or Ctrl-C."""
+    from embridge_shared import logs, settings
+
     typed: dict[str, dict[str, Any]] = {
         "cloud": {"embedded_broker": embedded_broker, "state_dir": state_dir, "http_port": http_port},
         "mqtt": {"host": mqtt_host, "port": mqtt_port or None},

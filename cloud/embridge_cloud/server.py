@@ -168,7 +168,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.create_server((host, port))
     except OSError as error:
         raise NetworkError(
-            f"no server can listen on {host}:{port}: {error.strerror}",
+            f"no server can listen on {host}:{port}: {os.strerror(error.errno or 0)}",
             reason=Reason.LOCKED,
             hint="Set cloud.http_port; 0 takes any free port.",
         ) from error

@@ -10,13 +10,12 @@ from uuid import UUID
 
 import typer
 
-from embridge_shared import settings
 from embridge_shared.errors import DataError, OperatorError, Reason
 
 if TYPE_CHECKING:
     from embridge_cloud.store.sealed import Catalogue, SealedSession
 
-app = typer.Typer(no_args_is_help=True, help="Sealed sessions.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Sealed sessions.", rich_markup_mode=None, pretty_exceptions_enable=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Folder = Annotated[Path | None, typer.Option("--dir", help="Folder of sealed sessions; by default the cloud's own.")]
@@ -26,10 +25,13 @@ Which = Annotated[str, typer.Argument(help="Session id, or as much of its start 
 @app.command("list")
 def list_sessions(directory: Folder = None, as_json: AsJson = False) -> None:
     """List sealed sessions, oldest first."""
-    rows = [_summary(s) for s in _catalogue(directory).sessions()]
+    catalogue = _catalogue(directory)
+    rows = [_summary(s) for s in catalogue.sessions()]
     if as_json:
         typer.echo(json.dumps(rows))
         return
+    if not rows:
+        typer.echo(f"No session is sealed in {catalogue.directory} yet.", err=True)
     for row in rows:
         typer.echo(
             f"{row['session']}  {row['started_at']}  {row['duration_s']:8.1f} s  {row['participant']:<10} "
@@ -77,6 +79,8 @@ def verify(
     """Recompute every digest and check that nothing is missing."""
     catalogue = _catalogue(directory)
     chosen = [_pick(catalogue, s).id for s in sessions] if sessions else catalogue.ids()
+    if not chosen:
+        typer.echo(f"No session is sealed in {catalogue.directory} yet.", err=True)
     faults: dict[str, str] = {}
     for session in chosen:
         try:
@@ -101,7 +105,12 @@ def verify(
 
 def _catalogue(directory: Path | None) -> Catalogue:
     from embridge_cloud.store.sealed import Catalogue
+    from embridge_shared import settings
 
+    if directory is not None and not directory.is_dir():
+        raise OperatorError(
+            f"there is no folder {directory}.", reason=Reason.NOT_FOUND, hint="Sealed sessions lie in STATE_DIR/sealed."
+        )
     return Catalogue(directory or settings.load().cloud.state_dir / "sealed")
 
 
@@ -132,7 +141,7 @@ def _summary(sealed: SealedSession) -> dict[str, Any]:
         "protocol": session.protocol,
         "source": session.source,
         "started_at": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "duration_s": round((closed.t_ns - session.started_ns) * 1e-9, 3),
+        "duration_s": round(max(s.total / sealed.spec(s.name).rate_hz for s in sealed.manifest.streams), 3),
         "ended": closed.reason,
         "streams": [s.name for s in sealed.manifest.streams],
         "samples": sum(s.rows for s in sealed.manifest.streams),

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from embridge_shared.errors import ConfigError
+from embridge_shared.errors import ConfigError, Reason
 from embridge_shared.session import Placement, Purpose
 
 
@@ -127,9 +127,13 @@ def load(path: Path) -> Plan:
         decode = msgspec.json.decode if path.suffix == ".json" else msgspec.toml.decode
         plan: Plan = decode(path.read_bytes(), type=Plan)
     except OSError as error:
-        raise ConfigError(f"the plan {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"the plan {path} cannot be read: {error.strerror}", reason=Reason.NOT_FOUND, hint="Check its path."
+        ) from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigError(f"the plan {path}: {error}") from error
+        raise ConfigError(
+            f"the plan {path}: {error}", hint="The documentation of the edge agent lists every field of a plan."
+        ) from error
     names = [s.name for s in plan.session]
     if len(set(names)) < len(names):
         raise ConfigError(f"the plan {path} uses a session name twice", hint="Names must be unique.")

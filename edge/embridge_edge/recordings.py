@@ -58,7 +58,9 @@ def load(path: Path, rate_hz: float | None = None) -> Recording:
         ConfigError: The rate is needed.
     """
     if not path.is_file():
-        raise DataError(f"there is no recording at {path}", reason=Reason.NOT_FOUND)
+        raise DataError(
+            f"there is no recording at {path}", reason=Reason.NOT_FOUND, hint="A path in a plan starts from its folder."
+        )
     if path.suffix != ".mat":
         raise DataError(f"{path.name} is of no known recording format", hint="Known: NinaPro .mat files.")
     return _ninapro(path, rate_hz)

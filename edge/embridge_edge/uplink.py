@@ -85,15 +85,23 @@ class Uplink:
         backoff_s = _BACKOFF_MIN_S
         while True:
             self.link = LinkState.CONNECTING
-            began_ns = self._clock.monotonic_ns()
+            began_ns, error = self._clock.monotonic_ns(), "the connection ended"
             try:
                 await self._serve()
             except* (aiomqtt.MqttError, OSError) as group:
-                logger.warning("link lost: %s", _first(group))
+                error = str(_first(group))
             self.link = LinkState.WAITING
             if (self._clock.monotonic_ns() - began_ns) * 1e-9 > self._edge.backoff_max_s:
                 backoff_s = _BACKOFF_MIN_S
-            await self._clock.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
+            pause_s = backoff_s * self._rng.uniform(0.5, 1.0)
+            logger.warning(
+                "no link to %s:%s (%s); what is recorded waits in the spool, next attempt in %.1f s",
+                self._mqtt.host,
+                self._mqtt.port,
+                error,
+                pause_s,
+            )
+            await self._clock.sleep(pause_s)
             backoff_s = min(2 * backoff_s, self._edge.backoff_max_s)
 
     async def _serve(self) -> None:

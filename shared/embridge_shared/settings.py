@@ -9,10 +9,10 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -26,6 +26,10 @@ from embridge_shared.errors import ConfigError
 PROJECT_FILE = "embridge.toml"
 
 _HINT = "`embridge config schema` lists every key and what it takes."
+
+
+LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A path on this machine: `~` is the user's home, a relative one starts from the working directory."""
 
 
 class _Section(BaseModel):
@@ -45,11 +49,11 @@ class MqttSettings(_Section):
     """Never shown; set it in the environment or in a file only the service may read."""
     keepalive_s: int = Field(default=20, ge=2)
     """The broker takes a connection for dead after 1.5 times as long without a word."""
-    ca_file: Path | None = None
+    ca_file: LocalPath | None = None
     """Certificates the broker's own is checked against, PEM; setting it turns TLS on."""
-    cert_file: Path | None = None
+    cert_file: LocalPath | None = None
     """Certificate to show to the broker, PEM."""
-    key_file: Path | None = None
+    key_file: LocalPath | None = None
     """Its private key, PEM."""
 
 
@@ -58,7 +62,7 @@ class EdgeSettings(_Section):
 
     name: str = "edge-1"
     """Unique in the fleet; part of every topic, and the common name of the edge's certificate."""
-    state_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("embridge")) / "edge")
+    state_dir: LocalPath = Field(default_factory=lambda: Path(platformdirs.user_state_dir("embridge")) / "edge")
     """Spool, calibrations, digests and releases; one agent a folder."""
     chunk_s: float = Field(default=0.5, gt=0, le=5)
     """Length of a chunk: messages cost, bytes hardly."""
@@ -70,7 +74,7 @@ class EdgeSettings(_Section):
     """Recording stops with an error before the spool outgrows this; nothing unacknowledged is evicted."""
     backoff_max_s: float = Field(default=30.0, gt=0)
     """Longest wait between two attempts to connect or to update."""
-    update_root: Path | None = None
+    update_root: LocalPath | None = None
     """The signed root of the update repository, given when the edge is provisioned; without it no release is taken."""
     release_wait_s: float = Field(default=120.0, ge=0)
     """How long a session that decodes waits for a release to arrive."""
@@ -81,7 +85,7 @@ class EdgeSettings(_Section):
 class CloudSettings(_Section):
     """The cloud process."""
 
-    state_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("embridge")) / "cloud")
+    state_dir: LocalPath = Field(default_factory=lambda: Path(platformdirs.user_data_dir("embridge")) / "cloud")
     """Hot database, sealed sessions, jobs, registry and its keys; one process a shard range."""
     first_shard: int = Field(default=0, ge=0, le=255)
     """First shard this process ingests."""
@@ -108,7 +112,7 @@ class LogSettings(_Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least level that is written."""
-    json_file: Path | None = None
+    json_file: LocalPath | None = None
     """Also write JSON lines to this file; 16 MiB each, four old ones are kept."""
 
 
