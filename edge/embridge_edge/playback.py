@@ -15,6 +15,8 @@ from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError
 from embridge_shared.signal import StreamSpec
 
+_ROUNDING = 1e-6  # samples
+
 Spans = tuple[tuple[int, int], ...]
 
 
@@ -96,7 +98,9 @@ def spans_between(times_s: list[tuple[float, float]], rate_hz: float, length: in
     """Merge time ranges into sample ranges within [0, length)."""
     merged: list[list[int]] = []
     for start_s, end_s in sorted(times_s):
-        a, b = max(0, int(np.floor(start_s * rate_hz))), min(length, int(np.ceil(end_s * rate_hz)))
+        # Times that stand for a whole sample are off by rounding.
+        a = max(0, int(np.floor(start_s * rate_hz + _ROUNDING)))
+        b = min(length, int(np.ceil(end_s * rate_hz - _ROUNDING)))
         if merged and a <= merged[-1][1]:
             merged[-1][1] = max(merged[-1][1], b)
         elif a < b:

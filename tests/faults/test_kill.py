@@ -1,0 +1,109 @@
+"""Any process may be killed at any moment: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from conftest import MosquittoBroker
+from embridge_edge.plan import ReplaySource, Selection, SessionPlan, SyntheticSource
+from support.loop import Expected, Loop, assert_recorded, rehearse, until
+
+PROCESSES = ("edge-1", "broker", "cloud")
+KILLS = 5
+
+
+@pytest.fixture
+def loop(tmp_path: Path, own_mosquitto: MosquittoBroker) -> Iterator[Loop]:
+    # A small window keeps delivery slower than every machine that runs this, so that kills find work under way.
+    settings = {"EMBRIDGE_EDGE__CHUNK_S": "0.2", "EMBRIDGE_EDGE__WINDOW": "16"}
+    loop = Loop(tmp_path, own_mosquitto.port, settings)
+    yield loop
+    loop.close()
+
+
+def synthetic(**changes) -> SessionPlan:
+    source = {"wearer": 5, "performance": 2, "gestures": ("fist", "point"), "repetitions": 3, "speed": 4.0}
+    return SessionPlan(name="kill", participant="p5", source=SyntheticSource(**source | {"loss": 0.02} | changes))
+
+
+def numbered(folder: Path) -> SessionPlan:
+    """A recording whose every sample is another number, and of which one repetition in the middle is left out."""
+    at, block = np.arange(9_000), 300
+    label = np.where(at // block % 2, at // block // 2 % 3 + 1, 0)
+    turn = np.where(label, at // block // 6 + 1, 0)
+    counts = (at[:, None] + np.arange(10) * 0.0625).astype(np.float32)
+    marks = {"stimulus": label, "restimulus": label, "repetition": turn, "rerepetition": turn}
+    savemat(
+        folder / "numbered.mat",
+        {"emg": counts, "glove": -counts, "subject": [[9]], "exercise": [[1]]}
+        | {name: values[:, None].astype(np.int16) for name, values in marks.items()},
+    )
+    source = ReplaySource(path="numbered.mat", speed=8.0, select=Selection(repetitions=(1, 2, 4, 5), margin_s=0.8))
+    return SessionPlan(name="kill", participant="p9", source=source)
+
+
+def kill_mid_session(loop: Loop, broker: MosquittoBroker, victims: Sequence[str], span: int) -> None:
+    """Kill and restart processes one by one, each when the session has come some way further."""
+    before = 0
+    for number, victim in enumerate(victims, 1):
+        goal = max(before + 1, span * number // (len(victims) + 2))
+        before = until(partial(_passed, loop, goal), 60, f"{goal} of {span} to be committed")
+        assert before < span
+        assert loop.catalogue.ids() == []
+        assert loop.running["edge-1"].poll() is None, loop.log("edge-1")
+        if victim == "broker":
+            broker.kill()
+            broker.start()
+        elif victim == "cloud":
+            loop.kill("cloud")
+            loop.start_cloud()
+        else:
+            assert not loop.spooled()["closed"] or len(set(victims)) > 1
+            loop.kill(victim)
+            loop.start_edge(victim)
+
+
+def _passed(loop: Loop, goal: int) -> int:
+    """What is committed, once it is `goal` or more."""
+    committed = loop.committed()
+    return committed if committed >= goal else 0
+
+
+def assert_nothing_lost(loop: Loop, expected: Expected) -> None:
+    loop.wait_edge(timeout_s=120)
+    (sealed,) = loop.sealed()
+    assert_recorded(sealed, expected)
+    state = loop.spooled()
+    assert (state["waiting"], state["refused"], state["closed"]) == (0, 0, 1)
+    assert loop.get("/api/quarantine")["messages"] == []
+    assert loop.stop("cloud") == 0
+    for name in ("edge-1", "cloud"):
+        assert "Traceback" not in loop.log(name)
+
+
+def go_through(loop: Loop, broker: MosquittoBroker, plan: SessionPlan, victims: Sequence[str]) -> None:
+    expected = rehearse(plan, loop.folder)
+    loop.write_plan(plan)
+    loop.start_cloud()
+    loop.start_edge()
+    kill_mid_session(loop, broker, victims, expected.span)
+    assert_nothing_lost(loop, expected)
+
+
+@pytest.mark.parametrize("victim", PROCESSES)
+def test_a_process_is_killed_five_times(loop: Loop, own_mosquitto: MosquittoBroker, victim: str) -> None:
+    plan = synthetic() if victim == "edge-1" else numbered(loop.folder)
+    go_through(loop, own_mosquitto, plan, [victim] * KILLS)
+
+
+def test_all_processes_are_killed_in_random_order(loop: Loop, own_mosquitto: MosquittoBroker) -> None:
+    victims = [*PROCESSES, *random.Random(4).choices(PROCESSES, k=KILLS - len(PROCESSES))]
+    random.Random(5).shuffle(victims)
+    go_through(loop, own_mosquitto, synthetic(), victims)
