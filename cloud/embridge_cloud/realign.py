@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from embridge_cloud.card import model_card
 from embridge_cloud.learn.checkpoint import save_checkpoint
 from embridge_cloud.learn.data import Windows, concatenate
-from embridge_cloud.learn.export import Exported, export_encoder, run_onnx
+from embridge_cloud.learn.export import Exported, export_encoder, run_singly
 from embridge_cloud.learn.optim import Progress, ProgressCallback
 from embridge_cloud.learn.pipeline import pretrain_encoders, train
 from embridge_cloud.learn.trained import Trained
@@ -308,5 +308,5 @@ def _golden(
     """Windows that belong to nobody, each a blend of many people's, and what the full encoder answers to them."""
     weights = rng.dirichlet(np.full(len(sample), 0.5), _GOLDEN_WINDOWS)
     windows = np.tensordot(weights, sample, axes=1).astype(np.float32)
-    queries = np.concatenate([run_onnx(exported.onnx, w[None]) for w in windows])
+    queries = run_singly(exported.onnx, windows)
     return Golden(windows=windows, queries=queries, scores=scorer(queries))

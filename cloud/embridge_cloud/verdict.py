@@ -76,13 +76,10 @@ def gather(
     people = tuple(dict.fromkeys(s.participant for s in sessions))
     scores, truth, who, which, count = [], [], [], [], 0
     for session in sessions:
-        begin_ns = session.t_ns - round(window_s * 1e9)
         for r in session.repetitions:
-            if r.status is not RepetitionStatus.ACCEPTED or r.gesture not in gestures:
+            if r.gesture not in gestures or r.repetition in skip_repetitions:
                 continue
-            if r.repetition in skip_repetitions:
-                continue
-            inside = (begin_ns >= r.start_ns) & (session.t_ns <= r.end_ns)
+            inside = within(session.t_ns, r, window_s)
             n = int(inside.sum())
             scores.append(session.scores[inside])
             truth += [gestures.index(r.gesture)] * n
@@ -99,6 +96,20 @@ def gather(
         gestures,
         people,
     )
+
+
+def within(t_ns: NDArray[np.int64], repetition: Repetition, window_s: float) -> NDArray[np.bool_]:
+    """Which windows lie whole inside an accepted repetition.
+
+    Args:
+        t_ns: Unix time of each window's end, ns (N,).
+        repetition: What was done.
+        window_s: Length of a window, s.
+    """
+    if repetition.status is not RepetitionStatus.ACCEPTED:
+        return np.zeros(len(t_ns), bool)
+    inside: NDArray[np.bool_] = (t_ns - round(window_s * 1e9) >= repetition.start_ns) & (t_ns <= repetition.end_ns)
+    return inside
 
 
 def choose(windows: ScoredWindows, among: Sequence[str], rng: np.random.Generator) -> Score:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NoReturn
 
 import aiomqtt
+import msgspec
 
 from embridge_edge.courier import Courier
 from embridge_edge.spool import Item
@@ -106,7 +107,6 @@ class Uplink:
 
     async def _serve(self) -> None:
         name = self._edge.name
-        last = EdgeState(edge=name, online=False, t_ns=self._clock.wall_ns())
         client = aiomqtt.Client(
             self._mqtt.host,
             self._mqtt.port,
@@ -116,7 +116,7 @@ class Uplink:
             protocol=aiomqtt.ProtocolVersion.V311,
             keepalive=self._mqtt.keepalive_s,
             clean_session=True,
-            will=aiomqtt.Will(topics.state_topic(name), pack(last), qos=1, retain=True),
+            will=aiomqtt.Will(topics.state_topic(name), pack(self._parting()), qos=1, retain=True),
             tls_context=tls_context(self._mqtt),
             timeout=_PUBLISH_TIMEOUT_S,
             max_inflight_messages=self._edge.window,
@@ -139,12 +139,15 @@ class Uplink:
 
     async def _say_goodbye(self, client: aiomqtt.Client) -> None:
         # A clean disconnect suppresses the last will, so the state is set by hand.
-        state = EdgeState(edge=self._edge.name, online=False, t_ns=self._clock.wall_ns())
         try:
             async with asyncio.timeout(2):
-                await client.publish(topics.state_topic(self._edge.name), pack(state), qos=1, retain=True)
+                await client.publish(topics.state_topic(self._edge.name), pack(self._parting()), qos=1, retain=True)
         except (aiomqtt.MqttError, TimeoutError) as error:
             logger.debug("no goodbye: %s", error)
+
+    def _parting(self) -> EdgeState:
+        """What the edge is while it is away: all that it was, but online."""
+        return msgspec.structs.replace(self._state(), online=False)
 
     async def _send(self, client: aiomqtt.Client) -> None:
         while True:

@@ -12,10 +12,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 _ROWS = (
-    ("gestures with EMG in training", "seen"),
-    ("gestures whose EMG nobody recorded", "unseen"),
-    ("all together", "all"),
-    ("control: pairs broken", "shuffled_pairs"),
+    ("EMG in training", "seen"),
+    ("EMG never recorded", "unseen"),
+    ("all gestures", "all"),
+    ("control, broken pairs", "shuffled_pairs"),
 )
 
 
@@ -68,8 +68,9 @@ class Console:
     def table(self, report: dict[str, Any], out: Path) -> None:
         """Print the result."""
         table = Table(title=f"Decoded live on the edge, {report['world']}", title_justify="left")
-        for name in ("held-out wearers", "balanced accuracy", "chance", "95 % over wearers", "by repetition"):
-            table.add_column(name, justify="left" if name == "held-out wearers" else "right")
+        table.add_column("new wearers", no_wrap=True)
+        for name in ("bal. accuracy", "chance", "95 % interval", "by repetition"):
+            table.add_column(name, justify="right", no_wrap=True)
         for text, key in _ROWS:
             row = report["zero_shot"][key]
             interval = "{:.2f}–{:.2f}".format(*row["ci95"]) if "ci95" in row else ""

@@ -15,11 +15,11 @@ from embridge_cloud import plots
 from embridge_cloud.demo.loop import Outcome
 from embridge_cloud.learn.checkpoint import load_checkpoint
 from embridge_cloud.learn.evaluate import Score
-from embridge_cloud.learn.export import run_onnx
+from embridge_cloud.learn.export import run_onnx, run_singly
 from embridge_cloud.offline import SessionWindows, evaluation_windows
 from embridge_cloud.recipe import CONTROL
 from embridge_cloud.store.sealed import SealedSession
-from embridge_cloud.verdict import DecodedSession, ScoredWindows, choose, gather, trial_vote
+from embridge_cloud.verdict import DecodedSession, ScoredWindows, choose, gather, trial_vote, within
 from embridge_shared.hand import fit_glove_calibration, glove_to_joints
 from embridge_shared.release import ENCODER, ENCODER_INT8, Bundle, read_bundle
 from embridge_shared.session import Purpose, Repetition, RepetitionStatus
@@ -27,7 +27,9 @@ from embridge_shared.signal import Modality
 
 REPORT = "report.json"
 PAGE = "index.html"
-_STRIP_S = 12.0
+_STRIP_S = 30.0
+_STRIP_MOVEMENTS = 3
+_PARITY_WINDOWS = 500
 
 
 def write_report(outcome: Outcome, out: Path, wall_s: float) -> dict[str, Any]:
@@ -92,8 +94,7 @@ def write_report(outcome: Outcome, out: Path, wall_s: float) -> dict[str, Any]:
 
 
 def _live(sealed: SealedSession) -> DecodedSession:
-    name = next(s.name for s in sealed.session.streams if s.modality is Modality.DECODE)
-    samples = sealed.samples(name)
+    samples = sealed.samples(_scores_of(sealed))
     return DecodedSession(sealed.session.participant.id, samples.t_ns, samples.values, sealed.repetitions())
 
 
@@ -159,13 +160,19 @@ def _parity(outcome: Outcome, bundle: Bundle, cut: list[SessionWindows]) -> dict
     scorer, graph = bundle.scorer(), bundle.files[ENCODER_INT8]
     worst, compared = 0.0, 0
     evaluations = [s for s in outcome.sessions if s.session.purpose is Purpose.EVALUATION]
-    for sealed, windows in zip(evaluations, cut, strict=True):
-        live = _live(sealed)
-        n = min(len(live.scores), len(windows.windows), 200)
-        here = np.stack([scorer(run_onnx(graph, w[None]))[0] for w in windows.windows[:n]])
-        worst = max(worst, float(np.abs(here - live.scores[:n]).max()))
-        compared += n
+    for sealed, own in zip(evaluations, cut, strict=True):
+        live = sealed.samples(_scores_of(sealed))
+        there = np.flatnonzero(np.isin(own.number, live.index))[:_PARITY_WINDOWS]
+        here = scorer(run_singly(graph, own.windows[there]))
+        at = np.searchsorted(live.index, own.number[there])
+        worst = max(worst, float(np.abs(here - live.values[at]).max()))
+        compared += len(there)
     return {"windows": compared, "max_abs": worst}
+
+
+def _scores_of(sealed: SealedSession) -> str:
+    """Name of the stream of live scores."""
+    return next(s.name for s in sealed.session.streams if s.modality is Modality.DECODE)
 
 
 def _common(digests: list[str]) -> str:
@@ -185,7 +192,7 @@ def _pictures(
     plots.confusion(
         out / "confusion.png",
         [
-            (f"{titles[n]}: {scores[n].balanced_accuracy:.2f} (chance {scores[n].chance:.2f})", scores[n].gestures,
+            (f"{titles[n]}\n{scores[n].balanced_accuracy:.2f}, chance {scores[n].chance:.2f}", scores[n].gestures,
              np.array(scores[n].confusion))
             for n in titles
         ],
@@ -209,12 +216,12 @@ def _pictures(
 def _embedding_map(bundle: Bundle, cut: list[SessionWindows], path: Path) -> None:
     """The held-out windows in the plane of the prototypes."""
     labels = [g.label for g in bundle.manifest.gestures]
-    window_ns = round(bundle.manifest.preprocess.window_s * 1e9)
+    window_s = bundle.manifest.preprocess.window_s
     emg, truth = [], []
     for session in cut:
         for r in session.repetitions:
             if r.gesture in labels:
-                inside = np.flatnonzero((session.t_ns - window_ns >= r.start_ns) & (session.t_ns <= r.end_ns))[::4]
+                inside = np.flatnonzero(within(session.t_ns, r, window_s))[::4]
                 emg.append(session.windows[inside])
                 truth += [labels.index(r.gesture)] * len(inside)
     queries = run_onnx(bundle.files[ENCODER], np.concatenate(emg))
@@ -231,12 +238,12 @@ def _embedding_map(bundle: Bundle, cut: list[SessionWindows], path: Path) -> Non
 
 def _strip(sealed: SealedSession, path: Path) -> None:
     """A stretch of raw EMG from the first repetition on, with the hand at the middle of each movement in it."""
-    accepted = [r for r in sealed.repetitions() if r.status is RepetitionStatus.ACCEPTED]
+    accepted = [r for r in sealed.repetitions() if r.status is RepetitionStatus.ACCEPTED][:_STRIP_MOVEMENTS]
     emg_spec = next(s for s in sealed.session.streams if s.modality is Modality.EMG)
     start_ns = accepted[0].start_ns - round(1e9)
-    end_ns = start_ns + round(_STRIP_S * 1e9)
+    end_ns = min(accepted[-1].end_ns + round(1e9), start_ns + round(_STRIP_S * 1e9))
     emg = sealed.samples(emg_spec.name, start_ns, end_ns)
-    shown = [r for r in accepted if r.start_ns < end_ns and r.end_ns < end_ns]
+    shown = [r for r in accepted if r.end_ns < end_ns]
     plots.strip(
         path,
         np.asarray((emg.t_ns - start_ns) * 1e-9, np.float64),

@@ -168,7 +168,7 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
             },
         }
 
-    chosen = {"gestures": seen, "repetitions": _CALIBRATION_REPETITIONS, "margin_s": 1.5}
+    chosen = {"gestures": seen, "repetitions": _CALIBRATION_REPETITIONS, "margin_s": 3.0}
     learners = [p for p in people if p not in tested]
     preprocess = PreprocessConfig(
         front_end=FrontEndConfig(mode="identity", highpass_hz=None, lowpass_hz=None, notch_hz=()),
