@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from embridge_cloud.demo.worlds import World
 
 app = typer.Typer(rich_markup_mode=None)
+
+_NEEDS = ("aiomqtt", "amqtt", "duckdb", "faiss", "fastapi", "matplotlib", "onnxruntime", "onnxscript", "torch", "tuf")
 
 
 @app.callback(invoke_without_command=True)
@@ -32,6 +35,7 @@ def demo(
 
     Every part is a process of the product: a cloud with an embedded broker, and two edge agents.
     """
+    _check_installed()
     from embridge_cloud.demo.console import Console
     from embridge_cloud.demo.loop import run_loop
 
@@ -63,6 +67,13 @@ def sound(report: dict[str, Any]) -> bool:
     return not (chunks["lost"] or chunks["duplicated"] or chunks["samples_twice"]) and (
         release["edge"] == release["registry"]
     )
+
+
+def _check_installed() -> None:
+    """Miss a package now, not minutes later in a child process."""
+    for name in _NEEDS:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _world(data: str, seed: int) -> World:

@@ -1,0 +1,275 @@
+"""The house: what may import what, what the documentation must cover, what may lie in the tree."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from embridge_shared import settings
+from embridge_shared.cli import GROUP
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("edge/embridge_edge", "cloud/embridge_cloud", "shared/embridge_shared", "tui/embridge_tui")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DOCS = ROOT / "docs"
+
+
+def fresh(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in an interpreter of its own."""
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+
+
+# imports
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["embridge_edge.agent"], ["torch", "duckdb", "polars", "textual", "pyarrow", "faiss", "matplotlib"]),
+        (["embridge_cloud.server", "embridge_cloud.fleet"], ["torch", "faiss", "matplotlib", "textual"]),
+        (["embridge_shared.cli"], ["numpy", "rich", "pydantic_settings"]),
+    ],
+    ids=["agent", "cloud", "cli"],
+)
+def test_heavy_modules_stay_out(modules, absent):
+    code = "import json, sys\nfor m in sys.argv[1:]: __import__(m)\nprint(json.dumps(sorted(sys.modules)))"
+    done = fresh(code, *modules)
+    assert done.returncode == 0, done.stderr
+    loaded = {m.partition(".")[0] for m in json.loads(done.stdout)}
+    assert not loaded & set(absent)
+    assert {m.partition(".")[0] for m in modules} <= loaded
+
+
+# an installation without extras
+
+BARE = """
+import importlib.abc, sys
+blocked = set(sys.argv[1].split(","))
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+sys.argv[0:] = ["embridge", *sys.argv[2:]]
+from embridge_shared.cli import main
+main()
+"""
+
+
+def modules_of_extras() -> list[str]:
+    """Modules that only an extra brings."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    names = {Requirement(r).name for extra in ("edge", "cloud", "tui") for r in extras[extra]}
+    renamed = {"faiss-cpu": "faiss"}
+    return sorted({renamed.get(n, n) for n in names} | {"uvicorn", "starlette", "paho"})
+
+
+def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `embridge` where no extra is installed."""
+    return fresh(BARE, ",".join(modules_of_extras()), *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["gesture", "list"], ["config", "show"], ["session", "list", "--help"]],
+    ids=" ".join,
+)
+def test_commands_that_need_no_extra(arguments):
+    done = bare(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["edge", "run"], "edge"),
+        (["cloud", "run", "--mqtt-port", "0", "--embedded-broker"], "cloud"),
+        (["demo"], "cloud"),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, list) else a,
+)
+def test_a_missing_extra_is_named(arguments, extra, tmp_path):
+    done = bare(*arguments, *(["--out", str(tmp_path)] if arguments == ["demo"] else []))
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"embridge: error: `embridge {arguments[0]}` needs ")
+    assert last.endswith(f'Install it with: pip install "embridge[{extra}]"')
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_module_of_our_own_is_a_bug():
+    done = fresh(BARE, "embridge_cloud", "session", "list")
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["gesture", "show"], 2, "Missing argument"),
+        (["gesture", "show", "nonsense"], 2, "`embridge gesture list`"),
+        (["edge", "run", "--plan", "/dev/null/plan.toml"], 2, "cannot be read"),
+        (["release", "show", "/dev/null/x.embridge"], 5, "cannot be read"),
+        (["release", "list", "--url", "http://127.0.0.1:9"], 3, "embridge cloud run"),
+        (["session", "list", "--dir", "/dev/null/sealed"], 2, "there is no folder"),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, list) else None,
+)
+def test_errors_are_one_line(arguments, code, word):
+    done = fresh("import sys; sys.argv[0] = 'embridge'; from embridge_shared.cli import main; main()", *arguments)
+    assert done.returncode == code
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("embridge: error: ")
+    assert word in line
+
+
+# documentation
+
+
+def commands(command: typer.core.TyperCommand | typer.core.TyperGroup, path: str) -> Iterator[tuple[str, object]]:
+    """Every command under one, by the words that call it."""
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, f"{path} {name}")
+
+
+def tree() -> dict[str, object]:
+    found: dict[str, object] = {}
+    for entry in entry_points(group=GROUP):
+        found |= dict(commands(typer.main.get_command(entry.load()), f"embridge {entry.name}"))
+    return found
+
+
+def test_every_noun_is_registered():
+    wanted = set(PROJECT["project"]["entry-points"][GROUP])
+    assert {e.name for e in entry_points(group=GROUP)} == wanted, "run `make setup` to register the commands"
+
+
+def test_every_command_and_option_has_help():
+    for path, command in tree().items():
+        assert command.help, path
+        for option in command.params:
+            assert getattr(option, "help", None) or option.name in {"help", "install_completion"}, (path, option.name)
+
+
+def test_every_command_and_option_is_documented():
+    page = (DOCS / "cli.md").read_text()
+    for path, command in tree().items():
+        assert f"`{path}" in page, path
+        section = page.partition(f"`{path}")[2]
+        for option in command.params:
+            for flag in option.opts:
+                if flag.startswith("--") and flag not in {"--help", "--install-completion", "--show-completion"}:
+                    assert f"`{flag}" in section, (path, flag)
+
+
+def test_every_setting_is_documented_with_its_default():
+    page = (DOCS / "settings.md").read_text()
+    for section, model in settings.sections().items():
+        part = page.partition(f"## [{section}]")[2].partition("\n## ")[0]
+        rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", part, re.MULTILINE))
+        assert set(rows) == set(model.model_fields), section
+        for name, field in model.model_fields.items():
+            if field.default_factory is None:
+                shown = json.dumps(field.default) if isinstance(field.default, bool | str) else str(field.default)
+                assert rows[name].strip("`") == {"None": "unset", '""': "empty", "": "empty"}.get(shown, shown), name
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith(("http://", "https://")) and not target.endswith(".png"):
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+# dependencies
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {
+        canonicalize_name(name): version
+        for name, _, version in (line.partition("==") for line in lines if line and not line.startswith("#"))
+    }
+
+
+def requirements() -> Iterator[Requirement]:
+    project = PROJECT["project"]
+    groups = [
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+        *PROJECT["dependency-groups"].values(),
+    ]
+    for line in (line for group in groups for line in group if isinstance(line, str)):
+        if not line.startswith("embridge"):
+            yield Requirement(line)
+
+
+def test_constraints_pin_every_dependency_within_its_range():
+    pinned = pins()
+    for requirement in requirements():
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
+
+
+def test_constraints_hold_the_cpu_torch_alone():
+    pinned = pins()
+    assert pinned["torch"] == "2.13.0"
+    assert not [n for n in pinned if re.search("nvidia|cuda|triton|^nccl|^cudnn", n)]
+
+
+# the tree
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("no git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_data_and_no_weights_are_tracked():
+    kinds = {".mat", ".parquet", ".onnx", ".pt", ".pth", ".npz", ".npy", ".duckdb", ".safetensors", ".embridge", ".pkl"}
+    assert not [p.name for p in tracked() if p.suffix in kinds or p.stat().st_size > 1_000_000]
+
+
+def test_no_absolute_paths_of_a_machine():
+    places = re.compile(r"(?<![\w.~/<>}-])/(?:work|home|root|Users)/")
+    for path in tracked():
+        if path.suffix not in {".png", ".svg"}:
+            found = places.search(path.read_text(encoding="utf-8", errors="replace"))
+            assert found is None or path == Path(__file__), f"{path.relative_to(ROOT)}: {found}"
+
+
+def test_every_package_is_typed_and_has_no_stray_init():
+    for package in PACKAGES:
+        assert (ROOT / package / "py.typed").is_file()
+        assert not (ROOT / package).parent.joinpath("__init__.py").exists()
+
+
+def test_wheel_holds_everything(tmp_path):
+    builder = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
+    wheel = next(builder.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for package in PACKAGES:
+        folder = ROOT / package
+        wanted = {p.relative_to(folder.parent).as_posix() for s in ("*.py", "*.sql", "*.toml", "py.typed", "*.tcss")
+                  for p in folder.rglob(s)}  # fmt: skip
+        assert wanted <= names
+    assert {n for n in names if n.endswith(".sql")}
+    assert any(n.endswith("licenses/LICENSE") for n in names)
+    assert {n.partition("/")[0] for n in names} == {Path(p).name for p in PACKAGES} | {"embridge-0.1.0.dist-info"}
