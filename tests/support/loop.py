@@ -213,20 +213,24 @@ class Loop:
         streams = [s for row in sessions for s in self.get(f"/api/sessions/{row['session']}")["streams"]]
         return sum(s["until"] for s in streams)
 
-    def spooled(self, name: str = "edge-1") -> dict[str, Any]:
+    def spooled(self, name: str = "edge-1") -> dict[str, int]:
         """What an edge's spool says of itself: recorded samples, waiting items, refusals, sessions closed."""
+        counts = {
+            "recorded": "SELECT coalesce(sum(until), 0) FROM progress WHERE stream >= 0",
+            "waiting": "SELECT count(*) FROM items",
+            "refused": "SELECT count(*) FROM refused",
+            "closed": "SELECT coalesce(sum(closed), 0) FROM sessions",
+        }
         path = self.folder / name / "spool.db"
         if not path.exists():
-            return {"recorded": 0, "waiting": 0, "refused": 0, "closed": 0}
+            return dict.fromkeys(counts, 0)
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
         try:
-            one = {
-                "recorded": "SELECT coalesce(sum(until), 0) FROM progress WHERE stream >= 0",
-                "waiting": "SELECT count(*) FROM items",
-                "refused": "SELECT count(*) FROM refused",
-                "closed": "SELECT coalesce(sum(closed), 0) FROM sessions",
-            }
-            return {key: db.execute(sql).fetchone()[0] for key, sql in one.items()}
+            # An agent that has just started may not have got to its tables.
+            made = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+            if not made.issuperset({"progress", "items", "refused", "sessions"}):
+                return dict.fromkeys(counts, 0)
+            return {key: db.execute(sql).fetchone()[0] for key, sql in counts.items()}
         finally:
             db.close()
 
