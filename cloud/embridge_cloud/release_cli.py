@@ -121,6 +121,7 @@ def _get(base: str, path: str) -> Any:
         with urlopen(base + path, timeout=_TIMEOUT_S) as response:  # noqa: S310
             return json.load(response)
     except HTTPError as error:
+        error.close()
         raise NetworkError(
             f"{base} answered {error.code}.",
             reason=Reason.FOREIGN,

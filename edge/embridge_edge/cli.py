@@ -89,12 +89,43 @@ def status(
         ],
     }
     spool.close()
+    report["release"] = _release(path.parent)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
+    typer.echo(f"release {report['release']['current'] or 'none'}, before it {report['release']['previous'] or 'none'}")
     typer.echo(f"{backlog.items} items, {backlog.bytes / 1e6:.1f} MB wait for the cloud")
     for session in report["sessions"]:
         state = "sealed" if session["sealed"] else "closed" if session["closed"] else "open"
         typer.echo(f"{session['session']}  {state:6}  {session['name']}")
     for item in report["refused"]:
         typer.echo(f"refused: {item['session']} stream {item['stream']} at {item['first']}: {item['detail']}")
+
+
+def _release(state_dir: Path) -> dict[str, str]:
+    """Names of the release in force and of the one before it; empty for none."""
+    from embridge_edge.update.slots import Slots
+    from embridge_edge.update.updater import FOLDER
+
+    if not (state_dir / FOLDER).is_dir():
+        return {"current": "", "previous": ""}
+    slots = Slots(state_dir / FOLDER)
+    current, previous = slots.current(), slots.previous()
+    return {"current": current.name if current else "", "previous": previous.name if previous else ""}
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept with the release that is given up.")],
+    state_dir: Annotated[Path | None, typer.Option(help="State directory of the agent, which must not run.")] = None,
+) -> None:
+    """Return to the previous release; the one given up is not taken again."""
+    from embridge_edge.lock import only_agent
+    from embridge_edge.update.slots import Slots
+    from embridge_edge.update.updater import FOLDER
+    from embridge_shared import settings
+
+    folder = state_dir or settings.load().edge.state_dir
+    with only_agent(folder):
+        slot = Slots(folder / FOLDER).rollback(reason)
+    typer.echo(f"{slot.name} runs from the next start of the agent on.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -81,8 +81,24 @@ def _plain(value: Any) -> Any:
 
 def _kind(field: FieldInfo) -> str:
     """Type and bounds in a few words."""
-    annotation = field.annotation
-    name = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("pathlib.", "")
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [f"{sign} {getattr(m, a)}" for m in field.metadata for a, sign in signs.items() if hasattr(m, a)]
-    return ", ".join([name.removeprefix("typing.").replace("SecretStr", "secret"), *bounds])
+    return ", ".join([_words(field.annotation), *bounds])
+
+
+def _words(annotation: Any) -> str:
+    """A type as people say it."""
+    inner = [a for a in get_args(annotation) if a is not type(None)]
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(inner)}"
+    if inner:
+        return _words(inner[0])
+    names = {
+        "str": "text",
+        "SecretStr": "secret",
+        "Path": "path",
+        "int": "integer",
+        "float": "number",
+        "bool": "switch",
+    }
+    return names[annotation.__name__]

@@ -169,8 +169,9 @@ def test_every_command_and_option_has_help():
 def test_every_command_and_option_is_documented():
     page = (DOCS / "cli.md").read_text()
     for path, command in tree().items():
-        assert f"`{path}" in page, path
-        section = page.partition(f"`{path}")[2]
+        heading = re.search(rf"^#+ `{path}(?: [^`]+)?`$", page, re.MULTILINE)
+        assert heading is not None, path
+        section = page[heading.end() :].partition("\n#")[0]
         for option in command.params:
             for flag in option.opts:
                 if flag.startswith("--") and flag not in {"--help", "--install-completion", "--show-completion"}:
