@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import aiomqtt
 
@@ -16,6 +17,8 @@ from embridge_shared.settings import MqttSettings
 from embridge_shared.tls import tls_context
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Messages are picked up this often, not one by one: each wake-up costs as much as decoding a message.
 _GATHER_S = 0.01
@@ -82,6 +85,22 @@ class Transport(Protocol):
         ...
 
 
+class Client(aiomqtt.Client):
+    """aiomqtt's client, stopped by every cancellation.
+
+    The original waits with `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that meets the answer
+    it waits for: a task stopped at that moment would never end.
+    """
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("the broker did not answer in time") from None
+
+
 class MqttTransport:
     """Connections of a fixed client id whose session the broker keeps, so that order holds over reconnects.
 
@@ -103,7 +122,7 @@ class MqttTransport:
         """Connect and subscribe."""
         arrived: asyncio.Queue[aiomqtt.Message] = asyncio.Queue()
         mqtt = self._settings
-        client = aiomqtt.Client(
+        client = Client(
             mqtt.host,
             mqtt.port,
             identifier=self._client_id,
@@ -137,7 +156,7 @@ class MqttTransport:
 
 
 class _MqttConnection:
-    def __init__(self, client: aiomqtt.Client, arrived: asyncio.Queue[aiomqtt.Message]) -> None:
+    def __init__(self, client: Client, arrived: asyncio.Queue[aiomqtt.Message]) -> None:
         self._client = client
         self._arrived = arrived
         self._open = True

@@ -96,10 +96,12 @@ def _ninapro(path: Path, rate_hz: float | None) -> Recording:
 
 def _read_mat(path: Path) -> dict[str, NDArray[Any]]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
+    damage = (MatReadError, ValueError, TypeError, OSError, EOFError, IndexError, KeyError, zlib.error, MemoryError)
     try:
         mat = loadmat(path)
-    except (ValueError, TypeError, OSError, EOFError, IndexError, KeyError, zlib.error, MemoryError) as error:
+    except damage as error:
         raise DataError(
             f"{path.name} is damaged or no MATLAB file: {error}",
             reason=Reason.TRUNCATED,

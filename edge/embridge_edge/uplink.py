@@ -13,6 +13,7 @@ import aiomqtt
 import msgspec
 
 from embridge_edge.courier import Courier
+from embridge_edge.mqtt import Client
 from embridge_edge.spool import Item
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DataError
@@ -107,7 +108,7 @@ class Uplink:
 
     async def _serve(self) -> None:
         name = self._edge.name
-        client = aiomqtt.Client(
+        client = Client(
             self._mqtt.host,
             self._mqtt.port,
             identifier=f"edge-{name}",
@@ -137,7 +138,7 @@ class Uplink:
                 if self.link is LinkState.ONLINE and _being_cancelled():
                     await self._say_goodbye(client)
 
-    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+    async def _say_goodbye(self, client: Client) -> None:
         # A clean disconnect suppresses the last will, so the state is set by hand.
         try:
             async with asyncio.timeout(2):
@@ -149,7 +150,7 @@ class Uplink:
         """What the edge is while it is away: all that it was, but online."""
         return msgspec.structs.replace(self._state(), online=False)
 
-    async def _send(self, client: aiomqtt.Client) -> None:
+    async def _send(self, client: Client) -> None:
         while True:
             self._wake.clear()
             items = await self._late()
@@ -167,7 +168,7 @@ class Uplink:
             except TimeoutError:
                 continue
 
-    async def _publish(self, client: aiomqtt.Client, items: list[Item]) -> None:
+    async def _publish(self, client: Client, items: list[Item]) -> None:
         now = self._clock.monotonic_ns()
         for item in items:
             self._inflight[item.id] = (now, self._inflight.get(item.id, (0, 0))[1] + 1)
@@ -189,7 +190,7 @@ class Uplink:
         now, patience = self._clock.monotonic_ns(), round(self._edge.resend_s * 1e9)
         return [i for i, (sent, tries) in self._inflight.items() if now - sent > patience << min(tries - 1, 4)]
 
-    async def _receive(self, client: aiomqtt.Client) -> None:
+    async def _receive(self, client: Client) -> None:
         commits, desired = topics.commit_topic(self._edge.name), topics.desired_topic(self._edge.name)
         async for message in client.messages:
             payload = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
@@ -210,7 +211,7 @@ class Uplink:
             self._inflight.pop(gone, None)
         self._wake.set()
 
-    async def _tell(self, client: aiomqtt.Client) -> None:
+    async def _tell(self, client: Client) -> None:
         while True:
             self._state_changed.clear()
             await client.publish(topics.state_topic(self._edge.name), pack(self._state()), qos=1, retain=True)
