@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -39,7 +38,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.15)
 
 
 def confusion(path: Path, panels: Sequence[tuple[str, Sequence[str], NDArray[Any]]]) -> None:
@@ -180,11 +179,11 @@ def strip(
     _save(figure, path)
 
 
-def _hand(ax: Axes, angles: NDArray[np.float64]) -> None:
+def _hand(ax: Any, angles: NDArray[np.float64]) -> None:
     points = landmarks(angles)
     for a, b in BONES:
         ax.plot(*points[[a, b]].T, color=_ACCENT, lw=1.6, solid_capstyle="round")
     ax.set_axis_off()
     spread = np.ptp(points, axis=0)
-    ax.set_box_aspect(np.maximum(spread, 0.03))
-    ax.view_init(elev=25, azim=-70)  # type: ignore[attr-defined]
+    ax.set_box_aspect(np.maximum(spread, 0.03), zoom=1.5)
+    ax.view_init(elev=25, azim=-70)

@@ -49,7 +49,7 @@ def demo(
             console.stage("report", "figures and pictures")
             from embridge_cloud.demo.report import REPORT, write_report
 
-            report = write_report(outcome, out, time.monotonic() - began)
+            report = write_report(outcome, out, began)
         if as_json:
             typer.echo((out / REPORT).read_text(encoding="utf-8"))
         else:

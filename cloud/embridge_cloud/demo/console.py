@@ -52,7 +52,7 @@ class Console:
         self._complete()
         self._task = self._bars.add_task(text, stage=name, total=None)
         if not self._err.is_terminal:
-            self._err.print(f"[{time.monotonic() - self._began:5.0f} s] {name}: {text}", markup=False)
+            self._err.print(f"{time.monotonic() - self._began:5.0f} s  {name}: {text}", markup=False, soft_wrap=True)
 
     def progress(self, done: float, total: float, text: str) -> None:
         """How far the stage is."""
@@ -67,9 +67,9 @@ class Console:
 
     def table(self, report: dict[str, Any], out: Path) -> None:
         """Print the result."""
-        table = Table(title=f"Decoded live on the edge, {report['world']}", title_justify="left")
+        table = Table(title=f"Decoded live on the edge, balanced accuracy ({report['world']})", title_justify="left")
         table.add_column("new wearers", no_wrap=True)
-        for name in ("bal. accuracy", "chance", "95 % interval", "by repetition"):
+        for name in ("accuracy", "chance", "95 %", "by repetition"):
             table.add_column(name, justify="right", no_wrap=True)
         for text, key in _ROWS:
             row = report["zero_shot"][key]

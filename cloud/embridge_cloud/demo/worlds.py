@@ -51,11 +51,12 @@ class World:
         return sum(map(len, self.recording.values())), sum(map(len, self.live.values()))
 
 
-SYNTHETIC_SEEN = ("fist", "open", "point", "peace", "pinch_index", "thumbs_up", "three", "hook")
-SYNTHETIC_UNSEEN = ("shaka", "horns", "ok", "four")
+# The seen shapes move every digit on its own or against the others; the unseen ones combine these movements anew.
+SYNTHETIC_SEEN = ("fist", "open", "point", "pinky_up", "thumbs_up", "peace", "three", "pinch_index")
+SYNTHETIC_UNSEEN = ("gun", "horns", "shaka", "four")
 
 
-def synthetic(*, seed: int = 0, wearers: int = 10, held_out: int = 4) -> World:
+def synthetic(*, seed: int = 0, wearers: int = 12, held_out: int = 4) -> World:
     """Simulated wearers; unseen gestures are known from the vocabulary's templates alone.
 
     Args:
@@ -115,7 +116,7 @@ def synthetic(*, seed: int = 0, wearers: int = 10, held_out: int = 4) -> World:
             preprocess=preprocess,
             learn=learn,
             seed=seed,
-            controls=3,
+            controls=5,
         ),
         skip_repetitions=(),
         chunk_s=0.5,
@@ -188,7 +189,7 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
             pairing=PairingConfig(stride_s=0.4),
             learn=quick(channels=10, window=160, patch=20),
             seed=seed,
-            controls=3,
+            controls=5,
         ),
         skip_repetitions=_CALIBRATION_REPETITIONS,
         chunk_s=2.0,

@@ -55,7 +55,7 @@ class LinearPath(nn.Module):
         return torch.matmul(x, self.weight)[:, None, :]
 
     def fit(self, features: NDArray[np.float32], vectors: NDArray[np.float32], l2: float) -> None:
-        """Ridge regression on the train split.
+        """Ridge regression on the train split, shrunk by the share of its fit that is no chance.
 
         Args:
             features: Of each window, (N, segments * C).
@@ -72,6 +72,18 @@ class LinearPath(nn.Module):
         sd = np.maximum(sd, 1e-6 + 1e-3 * float(sd.max()))
         x = (x - mean) / sd
         gram = x.T @ x / len(x) + l2 * np.eye(x.shape[1])
-        weight = np.linalg.solve(gram, x.T @ vectors.astype(np.float64) / len(x))
+        y = vectors.astype(np.float64)
+        weight = np.linalg.solve(gram, x.T @ y / len(x))
+        weight *= _trust(y, x @ weight, x.shape[1])
         for buffer, value in ((self.mean, mean), (self.sd, sd), (self.weight, weight)):
             buffer.copy_(torch.from_numpy(value.astype(np.float32)))
+
+
+def _trust(wanted: NDArray[np.float64], found: NDArray[np.float64], features: int) -> float:
+    """Adjusted over plain explained variance, 0..1: broken pairs leave nothing to build on."""
+    n = len(wanted)
+    plain = 1 - np.square(wanted - found).sum() / np.square(wanted - wanted.mean(axis=0)).sum()
+    if plain <= 0 or n <= features + 1:
+        return 0.0
+    adjusted = 1 - (1 - plain) * (n - 1) / (n - features - 1)
+    return float(np.clip(adjusted / plain, 0.0, 1.0))

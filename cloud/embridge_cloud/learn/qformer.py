@@ -17,6 +17,9 @@ from embridge_cloud.learn.encoders import Attention, Block, Encoder, FeedForward
 from embridge_shared.errors import ModelError, Reason
 
 
+FAINT = 0.25  # a base shorter than this is not scaled to unit length: it knows too little of the window
+
+
 class QFormerLayer(Block):
     """A pose-encoder block with cross-attention for the query rows.
 
@@ -132,9 +135,9 @@ class QFormer(nn.Module):
         projected: Tensor = self.projection(states).float()
         if base is None:
             return functional.normalize(projected, dim=-1)
-        length = torch.linalg.vector_norm(projected, dim=-1, keepdim=True)
-        step = self.reach * projected / length.clamp(min=1.0)
-        return functional.normalize(functional.normalize(base.float(), dim=-1) + step, dim=-1)
+        step = self.reach * projected / _length(projected).clamp(min=1.0)
+        start = base.float() / _length(base.float()).clamp(min=FAINT)
+        return functional.normalize(start + step, dim=-1)
 
     def rebuild(self, states: Tensor, tokens: Tensor, masked: Tensor, position: Tensor) -> Tensor:
         """Predict pose patches from the queries and the visible pose tokens.
@@ -159,3 +162,8 @@ class QFormer(nn.Module):
             x = layer.rebuild(x, m, look)
         rebuilt: Tensor = self.rebuild_head(self.norm(x))
         return rebuilt[:, m:].float()
+
+
+def _length(x: Tensor) -> Tensor:
+    """Euclidean length of the last axis, kept."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
