@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from embridge_edge import plan
 from embridge_shared import settings
 from embridge_shared.cli import GROUP
+from embridge_shared.release import FILES, MANIFEST, Manifest
+from embridge_shared.wire import codec
+from embridge_shared.wire.messages import CommitReport, Desired, EdgeState, EventMessage, pack, unpack
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("edge/embridge_edge", "cloud/embridge_cloud", "shared/embridge_shared", "tui/embridge_tui")
@@ -195,6 +200,60 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
             if not target.startswith(("http://", "https://")) and not target.endswith(".png"):
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_chunk_in_the_documentation_is_one():
+    rows = next(b for b in blocks("wire.md", "text") if b.startswith("45 4d")).splitlines()
+    payload = bytes.fromhex("".join(row[:51].split("   ")[0] for row in rows))
+    chunk = codec.decode(payload)
+    assert codec.encode(chunk, codec.RAW) == payload
+    assert (chunk.first, chunk.gap_before, chunk.samples.tolist()[3]) == (1000, 20, [8, -8])
+    assert chunk.arrivals.index.tolist() == [1001, 1003]
+    words = " ".join(f"{b:02x}" for b in codec.encode(chunk)[64 + 24 :])
+    shown = re.search(r"`(28 b5 [0-9a-f ]+) …`", (DOCS / "wire.md").read_text())
+    assert shown is not None
+    assert words.startswith(shown[1])
+
+
+def test_the_messages_in_the_documentation_are_valid():
+    kinds = [EventMessage, EventMessage, CommitReport, Desired, EdgeState]
+    for text, kind in zip(blocks("wire.md", "json"), kinds, strict=True):
+        message = msgspec.json.decode(text, type=kind)
+        assert unpack(pack(message), kind) == message
+
+
+def test_the_plans_in_the_documentation_are_valid(tmp_path):
+    example = plan.load(DOCS / "examples" / "record.toml")
+    for page in ("quickstart.md", "edge.md"):
+        (text,) = (b for b in blocks(page, "toml") if "[[session]]" in b)
+        (tmp_path / "plan.toml").write_text(text)
+        shown = plan.load(tmp_path / "plan.toml")
+        assert page != "quickstart.md" or shown == example
+    fields = {f for s in (plan.SyntheticSource, plan.ReplaySource) for f in s.__struct_fields__} - {"select"}
+    assert all(f"| `{f}` |" in (DOCS / "edge.md").read_text() for f in fields)
+
+
+def test_the_manifest_is_documented():
+    page = (DOCS / "releases.md").read_text()
+    assert all(f"`{name}`" in page for name in (*Manifest.__struct_fields__, MANIFEST, *FILES))
+
+
+def test_every_table_and_view_is_documented():
+    sql = "".join(p.read_text() for p in (ROOT / "cloud/embridge_cloud/store/migrations").glob("*.sql"))
+    page = (DOCS / "data.md").read_text()
+    for name in re.findall(r"^CREATE (?:TABLE|VIEW) (\w+)", sql, re.MULTILINE):
+        assert f"`{name}`" in page, name
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in DOCS.rglob("*.md"):
+        assert page.relative_to(DOCS).as_posix() in navigation
 
 
 # dependencies
