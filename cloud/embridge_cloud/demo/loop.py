@@ -45,7 +45,7 @@ class Outcome:
         ingest: The ingester's counters.
         job: Folder of the training job.
         summary: What it made.
-        edges: Last state of every edge, as the cloud knows it.
+        edges: Last state of every edge that decoded, as the cloud knows it.
         registry_digest: sha256 of the release in the registry.
     """
 
@@ -83,7 +83,7 @@ def run_loop(world: World, folder: Path, watcher: Watcher) -> Outcome:
             ingest=site.get("/api/ingest"),
             job=site.jobs / job["id"],
             summary=summary,
-            edges=site.get("/api/edges"),
+            edges=[e for e in site.get("/api/edges") if e["edge"] in world.live_edges],
             registry_digest=releases[summary.release]["digest"],
         )
 
@@ -114,10 +114,11 @@ class _Run:
 
         def running() -> bool:
             self._site.check_edges()
-            return all(e["release"] == release for e in self._site.get("/api/edges"))
+            known = {e["edge"]: e["release"] for e in self._site.get("/api/edges")}
+            return all(known.get(edge) == release for edge in self._world.live_edges)
 
         self._site.wait_until(running, "the rollout", _ROLLOUT_S)
-        self._watcher.progress(1, 1, f"{len(self._world.live)} edges run {release}")
+        self._watcher.progress(1, 1, f"{len(self._world.live_edges)} edges run {release}")
 
     def decode(self) -> None:
         before, total = self._world.sessions

@@ -88,6 +88,8 @@ class Site:
             plans: Sessions, by edge.
         """
         for edge, sessions in plans.items():
+            if not sessions:
+                continue
             plan = self.folder / "plans" / f"{edge}-{stage}.json"
             plan.parent.mkdir(exist_ok=True)
             plan.write_text(json.dumps({"session": sessions}, indent=1))

@@ -50,6 +50,11 @@ class World:
         """Number of training sessions and of live ones."""
         return sum(map(len, self.recording.values())), sum(map(len, self.live.values()))
 
+    @property
+    def live_edges(self) -> tuple[str, ...]:
+        """Edges that decode."""
+        return tuple(edge for edge, sessions in self.live.items() if sessions)
+
 
 # The seen shapes move every digit on its own or against the others; the unseen ones combine these movements anew.
 SYNTHETIC_SEEN = ("fist", "open", "point", "pinky_up", "thumbs_up", "peace", "three", "pinch_index")
