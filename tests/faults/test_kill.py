@@ -107,3 +107,16 @@ def test_all_processes_are_killed_in_random_order(loop: Loop, own_mosquitto: Mos
     victims = [*PROCESSES, *random.Random(4).choices(PROCESSES, k=KILLS - len(PROCESSES))]
     random.Random(5).shuffle(victims)
     go_through(loop, own_mosquitto, synthetic(), victims)
+
+
+@pytest.mark.faults
+@pytest.mark.real_data
+@pytest.mark.timeout(900)
+def test_a_real_session_in_real_time_survives_twenty_kills(
+    loop: Loop, own_mosquitto: MosquittoBroker, data_dir: Path
+) -> None:
+    del loop.settings["EMBRIDGE_EDGE__CHUNK_S"], loop.settings["EMBRIDGE_EDGE__WINDOW"]
+    path = data_dir / "ninapro_db1" / "S2_A1_E1.mat"
+    select = Selection(gestures=("index_flexion", "index_extension"))
+    plan = SessionPlan(name="s2", participant="ninapro-s2", source=ReplaySource(path=str(path), select=select))
+    go_through(loop, own_mosquitto, plan, random.Random(6).choices(PROCESSES, k=20))
