@@ -322,11 +322,15 @@ def test_centring_restores_contrast() -> None:
 def test_queries_start_as_the_linear_map_and_stay_within_reach(small: Bridge) -> None:
     world = paired(windows=64, channels=6)
     assert world.emg is not None
+    prepare(small, world.pose, seed=0)
     fit_path(small, world)
     emg = torch.from_numpy(world.emg)
     with torch.no_grad():
-        base = torch.nn.functional.normalize(small.path(small.emg.patches(emg)), dim=2)
-        assert torch.allclose(small.queries(emg), base.expand(-1, 8, -1), atol=1e-5)
+        raw = small.path(small.emg.patches(emg))
+        base = torch.nn.functional.normalize(raw, dim=2)[raw.norm(dim=2)[:, 0] > 0.25]
+        emg = emg[raw.norm(dim=2)[:, 0] > 0.25]
+        assert len(emg) > 20
+        assert (small.queries(emg) * base).sum(2).min() > 0.99
         torch.nn.init.normal_(small.qformer.projection.weight, std=5.0)
         cosine = (small.queries(emg) * base).sum(2)
     assert cosine.min() < 0.95
@@ -343,6 +347,9 @@ def test_the_linear_path_fits_what_is_linear(small: Bridge) -> None:
     small.path.fit(features, vectors, 1e-6)
     found = ((torch.from_numpy(features) - small.path.mean) / small.path.sd) @ small.path.weight
     np.testing.assert_allclose(found.numpy(), vectors, atol=1e-2)
+    noise = rng.normal(size=vectors.shape).astype(np.float32)
+    small.path.fit(features, noise, 1e-6)
+    assert small.path.weight.abs().max() < 0.2 * np.linalg.lstsq(features, noise)[0].std()
     with pytest.raises(ModelError):
         small.path.fit(np.zeros_like(features), vectors, 0.1)
 

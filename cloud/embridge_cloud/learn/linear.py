@@ -72,7 +72,7 @@ class LinearPath(nn.Module):
         sd = np.maximum(sd, 1e-6 + 1e-3 * float(sd.max()))
         x = (x - mean) / sd
         gram = x.T @ x / len(x) + l2 * np.eye(x.shape[1])
-        y = vectors.astype(np.float64)
+        y = vectors - vectors.mean(axis=0, dtype=np.float64)
         weight = np.linalg.solve(gram, x.T @ y / len(x))
         weight *= _trust(y, x @ weight, x.shape[1])
         for buffer, value in ((self.mean, mean), (self.sd, sd), (self.weight, weight)):
@@ -80,9 +80,9 @@ class LinearPath(nn.Module):
 
 
 def _trust(wanted: NDArray[np.float64], found: NDArray[np.float64], features: int) -> float:
-    """Adjusted over plain explained variance, 0..1: broken pairs leave nothing to build on."""
+    """Adjusted over plain explained variance of centred targets, 0..1: broken pairs leave nothing to build on."""
     n = len(wanted)
-    plain = 1 - np.square(wanted - found).sum() / np.square(wanted - wanted.mean(axis=0)).sum()
+    plain = 1 - np.square(wanted - found).sum() / max(np.square(wanted).sum(), 1e-12)
     if plain <= 0 or n <= features + 1:
         return 0.0
     adjusted = 1 - (1 - plain) * (n - 1) / (n - features - 1)

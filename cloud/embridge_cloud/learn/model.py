@@ -18,6 +18,8 @@ from embridge_cloud.learn.linear import LinearPath
 from embridge_cloud.learn.qformer import QFormer
 from embridge_shared.errors import DataError, Reason
 
+NEAR = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:
@@ -52,8 +54,9 @@ class Bridge(nn.Module):
         self.qformer = QFormer(pose, config.encoder, config.qformer, reach=config.linear.reach)
         self.path = LinearPath(config.emg, config.encoder.width) if config.linear.l2 > 0 else None
         if self.path is not None:
-            # the queries start as the linear map and learn what it misses
-            nn.init.zeros_(self.qformer.projection.weight)
+            # the queries start at the linear map and learn what it misses
+            with torch.no_grad():
+                self.qformer.projection.weight.mul_(NEAR)
         self.log_tau = nn.Parameter(torch.tensor(math.log(config.loss.tau_init)))
         self.register_buffer("center", torch.zeros(config.encoder.width))
         self.register_buffer("centroids", torch.zeros(0, config.encoder.width))

@@ -16,7 +16,6 @@ from embridge_cloud.learn.config import EncoderConfig, QFormerConfig
 from embridge_cloud.learn.encoders import Attention, Block, Encoder, FeedForward, init_weights
 from embridge_shared.errors import ModelError, Reason
 
-
 FAINT = 0.25  # a base shorter than this is not scaled to unit length: it knows too little of the window
 
 
@@ -166,4 +165,5 @@ class QFormer(nn.Module):
 
 def _length(x: Tensor) -> Tensor:
     """Euclidean length of the last axis, kept."""
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return length
