@@ -97,9 +97,8 @@ def main(arguments: Sequence[str], groups: Mapping[str, Rows]) -> int:
         rows += groups[name]()
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1))
-    out = Console(file=sys.stdout)
     # A pipe has no width of its own; a table cut short is of no use in a log.
-    out.print(_table(rows), width=None if out.is_terminal else _PIPE_WIDTH)
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(_table(rows))
     return 0
 
 
