@@ -7,6 +7,7 @@ missing noun answers with the line that installs it. stdout carries data, stderr
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any, NoReturn, cast
@@ -108,6 +109,8 @@ def root(
 
 def main() -> NoReturn:
     """Run the command and turn errors into one line and an exit code."""
+    # A supervisor's stop unwinds like Ctrl-C, so that what was begun is cleaned up and children are ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else ExitCode.OK)

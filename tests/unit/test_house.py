@@ -131,6 +131,25 @@ def test_errors_are_one_line(arguments, code, word):
     assert word in line
 
 
+def test_a_supervisors_stop_unwinds():
+    code = """
+import sys, time
+from embridge_shared import cli, gestures
+gestures.vocabulary = lambda: (print("under way", flush=True), time.sleep(60))
+sys.argv = ["embridge", "gesture", "list"]
+try:
+    cli.main()
+finally:
+    print("cleaned up")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "under way\n"
+    process.terminate()
+    said, complained = process.communicate(timeout=30)
+    assert (process.returncode, said, complained) == (130, "cleaned up\n", "embridge: interrupted\n")
+
+
 # dependencies
 
 
