@@ -104,8 +104,7 @@ def status(
 
 def _release(state_dir: Path) -> dict[str, str]:
     """Names of the release in force and of the one before it; empty for none."""
-    from embridge_edge.update.slots import Slots
-    from embridge_edge.update.updater import FOLDER
+    from embridge_edge.update.slots import FOLDER, Slots
 
     if not (state_dir / FOLDER).is_dir():
         return {"current": "", "previous": ""}
@@ -121,8 +120,7 @@ def rollback(
 ) -> None:
     """Return to the previous release; the one given up is not taken again."""
     from embridge_edge.lock import only_agent
-    from embridge_edge.update.slots import Slots
-    from embridge_edge.update.updater import FOLDER
+    from embridge_edge.update.slots import FOLDER, Slots
     from embridge_shared import settings
 
     folder = state_dir or settings.load().edge.state_dir

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import NoReturn
 
 from embridge_edge.decode.runtime import Decoder
-from embridge_edge.update.slots import Slots
+from embridge_edge.update.slots import FOLDER, Slots
 from embridge_edge.update.updater import Updater
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
@@ -41,7 +41,7 @@ class ReleaseKeeper:
         self._decoder: Decoder | None = None
         self.progress = "idle"
         self._root = settings.update_root.read_bytes() if settings.update_root is not None else None
-        self._slots = Slots(settings.state_dir / "update")
+        self._slots = Slots(settings.state_dir / FOLDER)
         self.current = self._slots.current()
         if self.current is not None:
             self._active.set()

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from embridge_cloud.registry import Expiry, Registry
-from embridge_edge.update import Updater
-from embridge_edge.update.slots import Slots
-from embridge_edge.update.updater import FOLDER
+from embridge_edge.update.slots import FOLDER, Slots
+from embridge_edge.update.updater import Updater
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import ConfigError, EmbridgeError, ModelError, NetworkError, OperatorError, Reason
 from embridge_shared.release import ENCODER_INT8, write_bundle

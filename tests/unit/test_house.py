@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from embridge_edge.spool import Spool
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("edge/embridge_edge", "cloud/embridge_cloud", "shared/embridge_shared", "tui/embridge_tui")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -86,6 +88,13 @@ def test_commands_that_need_no_extra(arguments):
     assert done.stdout
 
 
+def test_an_edge_is_looked_at_without_its_extra(tmp_path):
+    Spool(tmp_path / "spool.db", 1 << 20).close()
+    done = bare("edge", "status", "--state-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "release none" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
@@ -147,7 +156,7 @@ finally:
     assert process.stdout.readline() == "under way\n"
     process.terminate()
     said, complained = process.communicate(timeout=30)
-    assert (process.returncode, said, complained) == (130, "cleaned up\n", "embridge: interrupted\n")
+    assert (process.returncode, said, complained) == (130, "cleaned up\n", "")
 
 
 # dependencies

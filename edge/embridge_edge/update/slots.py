@@ -22,6 +22,7 @@ from embridge_shared.release import SUFFIX, Bundle, read_bundle
 
 logger = logging.getLogger(__name__)
 
+FOLDER: Final = "update"  # in the state directory
 _KEPT_REFUSALS: Final = 32
 
 

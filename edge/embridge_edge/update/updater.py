@@ -19,14 +19,13 @@ from typing import Final
 
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.update.fetch import HttpFetcher, Progress
-from embridge_edge.update.slots import Current, Slots
+from embridge_edge.update.slots import FOLDER, Current, Slots
 from embridge_edge.update.trust import Offer, Trust
 from embridge_shared.archive import sync_folder
 from embridge_shared.errors import ModelError, OperatorError, Reason
 from embridge_shared.manifest import Published
 from embridge_shared.release import Bundle, read_bundle
 
-FOLDER: Final = "update"
 _SPARE_BYTES: Final = 16 << 20  # left free beside a download
 _HINT: Final = "The running release stays."
 
