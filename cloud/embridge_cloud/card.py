@@ -39,4 +39,6 @@ parent {f"`{manifest.parent}`" if manifest.parent else "none"}.
 ## Limits
 
 A wearer needs a calibration (rest and known gestures) before decoding. Scores are similarities, not probabilities.
+A `learn.linear_l2` above 0 says that the queries build on a closed-form linear path, which goes beyond the published
+method and carries much of the result on gestures whose EMG was never recorded.
 """

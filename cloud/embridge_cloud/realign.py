@@ -291,6 +291,7 @@ def _metrics(
     metrics = {
         "parity.cosine": exported.parity.cosine,
         "parity.int8_cosine": exported.int8_parity.cosine,
+        "learn.linear_l2": config.learn.linear.l2,
         **{f"sanity.{k}": float(v) for k, v in msgspec.structs.asdict(trained.sanity).items()},
     }
     if snapshot.validation is not None:

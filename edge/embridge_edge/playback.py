@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embridge_edge.pacing import Pacer
 from embridge_edge.source import Band, Packet, PoseSource, Source
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError
@@ -67,20 +66,13 @@ class Playback(Source):
 
     async def packets(self) -> AsyncIterator[Packet]:
         """Deliver the spans, packet by packet."""
-        began_ns = self._clock.monotonic_ns()
+        pacer = Pacer(self._clock, self._speed, self._host_ns, resumed=self._first > 0)
         for a, b in self._spans:
             for start in range(a, b, self._packet):
                 end = min(start + self._packet, b)
-                await self._wait_until((end - self._first) / self._spec.rate_hz, began_ns)
-                stamp = self._host_ns + round(end / self._spec.rate_hz * 1e9)
-                yield Packet(start, self._samples[start:end], stamp)
-
-    async def _wait_until(self, signal_s: float, began_ns: int) -> None:
-        if math.isinf(self._speed) or signal_s <= 0:
-            await asyncio.sleep(0)
-            return
-        elapsed_s = (self._clock.monotonic_ns() - began_ns) * 1e-9
-        await self._clock.sleep(max(0.0, signal_s / self._speed - elapsed_s))
+                if end > self._first:
+                    await pacer.until(end / self._spec.rate_hz)
+                yield Packet(start, self._samples[start:end], self._host_ns + round(end / self._spec.rate_hz * 1e9))
 
     async def close(self) -> None:
         """Nothing to let go."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embridge_edge.forearm import Link, Performance
-from embridge_edge.forearm.link import Blocks, Pacer, deliver
-from embridge_edge.source import Packet, PoseSource
+from embridge_edge.forearm.source import Delivery, SimulatedSource
+from embridge_edge.source import PoseSource
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import OperatorError
 from embridge_shared.hand import JOINTS, N_JOINTS
@@ -22,7 +22,7 @@ _BLIND_S = 0.2
 _BLOCK_FRAMES = 100
 
 
-class SyntheticPose(PoseSource):
+class SyntheticPose(SimulatedSource, PoseSource):
     """20 joint angles of the hand that performs, on the tracker's own clock.
 
     Args:
@@ -62,15 +62,10 @@ class SyntheticPose(PoseSource):
                 f"no tracker sends {packet_frames} frames of {dtype.value} at {rate_hz} Hz",
                 hint="Give 1 frame or more, a positive rate, float32 or int16, noise and failures from 0.",
             )
-        self._performance = performance
-        self._link = link or Link(drift_ppm=35.0, start_s=0.137, delay_s=0.020, jitter_s=0.003, seed=seed + 1)
         self._noise_rad = float(np.deg2rad(noise_deg))
         self._failures_per_min = failures_per_min
         self._seed = seed
-        self._packet = packet_frames
-        self._speed = speed
-        self._clock = clock or SystemClock()
-        self._spec = StreamSpec(
+        spec = StreamSpec(
             name=name,
             modality=Modality.POSE,
             channels=JOINTS,
@@ -81,33 +76,10 @@ class SyntheticPose(PoseSource):
             calibrated=True,
             device="synthetic-tracker",
         )
-        self._packets: AsyncIterator[Packet] | None = None
+        link = link or Link(drift_ppm=35.0, start_s=0.137, delay_s=0.020, jitter_s=0.003, seed=seed + 1)
+        super().__init__(performance, spec, Delivery(link, packet_frames, speed, clock or SystemClock()))
 
-    @property
-    def spec(self) -> StreamSpec:
-        """20 joint angles."""
-        return self._spec
-
-    async def open(self, host_ns: int, first: int = 0) -> None:
-        """Start tracking.
-
-        Args:
-            host_ns: The monotonic clock at the session's start, ns.
-            first: Packets before this frame are made, not delivered.
-        """
-        rate_hz = self._spec.rate_hz
-        self._packets = deliver(
-            Blocks(self._watching()),
-            link=self._link,
-            pacer=Pacer(self._clock, self._speed, host_ns, resumed=first > 0),
-            host_ns=host_ns,
-            rate_hz=rate_hz,
-            total=self._link.count(self._performance.duration_s, rate_hz),
-            packet=self._packet,
-            first=first,
-        )
-
-    def _watching(self) -> Callable[[], NDArray[Any]]:
+    def _recording(self) -> Callable[[], NDArray[Any]]:
         """Makes the next block of a new recording; the tracker counts time by its own clock."""
         rng = np.random.default_rng([self._seed, 0x90])
         made, spec = itertools.count(), self._spec
@@ -115,7 +87,7 @@ class SyntheticPose(PoseSource):
 
         def block() -> NDArray[Any]:
             first = next(made) * _BLOCK_FRAMES
-            t_s = self._link.time_s(np.arange(first, first + _BLOCK_FRAMES), spec.rate_hz)
+            t_s = self._delivery.link.time_s(np.arange(first, first + _BLOCK_FRAMES), spec.rate_hz)
             angles = self._performance.angles(t_s) + rng.normal(0.0, self._noise_rad, (_BLOCK_FRAMES, N_JOINTS))
             for start in np.flatnonzero(rng.random(_BLOCK_FRAMES) < chance):
                 angles[start : start + blind] = 0.0
@@ -123,20 +95,3 @@ class SyntheticPose(PoseSource):
             return raw.astype(spec.dtype.numpy)
 
         return block
-
-    async def packets(self) -> AsyncIterator[Packet]:
-        """Deliver packets until the performance is over.
-
-        Raises:
-            OperatorError: The tracker is not open.
-        """
-        if self._packets is None:
-            raise OperatorError("the synthetic tracker is not open", hint="Open it before taking packets.")
-        async for packet in self._packets:
-            if self._packets is None:
-                return
-            yield packet
-
-    async def close(self) -> None:
-        """Stop tracking; safe to call twice."""
-        self._packets = None
