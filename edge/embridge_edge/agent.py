@@ -22,7 +22,7 @@ from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
 from embridge_edge.uplink import Uplink
 from embridge_shared.clock import Clock
-from embridge_shared.errors import EmbridgeError, OperatorError, Reason
+from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
 from embridge_shared.wire.messages import EdgeState
@@ -64,6 +64,7 @@ class Agent:
 
         Raises:
             OperatorError: LOCKED: another agent runs in the state directory.
+            DataError: With `until_done`: the cloud refused some of it.
             EmbridgeError: Recording cannot go on; what was recorded is in the spool.
         """
         failure: EmbridgeError | None = None
@@ -90,6 +91,16 @@ class Agent:
             if until_done:
                 for task in background:
                     task.cancel()
+                await self._check_refused()
+
+    async def _check_refused(self) -> None:
+        refused = await self._courier.call(self._courier.spool.refused)
+        if refused:
+            raise DataError(
+                f"the cloud refused {len(refused)} items; they are kept in the spool",
+                reason=Reason(refused[-1][3]) if refused[-1][3] in set(Reason) else Reason.INVALID,
+                hint="`embridge edge status` tells which and why.",
+            )
 
     async def _record_all(self) -> None:
         for entry in self._plan.session if self._plan is not None else ():

@@ -125,9 +125,7 @@ class Chunk:
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[0] == 0 or self.samples.shape[1] == 0:
-            raise DataError(
-                f"a chunk holds (n, channels) samples, not {self.samples.shape}", reason=Reason.WRONG_SHAPE
-            )
+            raise DataError(f"a chunk holds (n, channels) samples, not {self.samples.shape}", reason=Reason.WRONG_SHAPE)
         if self.first < 0 or self.gap_before < 0 or self.gap_before > self.first:
             raise DataError(f"chunk at {self.first} cannot follow a gap of {self.gap_before}")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from conftest import MosquittoBroker
 from embridge_edge.plan import SessionPlan, SyntheticSource
+from embridge_edge.spool import Item, Spool
 from embridge_shared.errors import ExitCode
+from embridge_shared.wire.messages import CommitReport, Refusal
 from support.loop import Loop, assert_recorded, rehearse, until
 
 
@@ -111,3 +114,20 @@ def test_a_second_cloud_process_is_turned_away(loop: Loop) -> None:
     assert second.returncode == ExitCode.BUSY
     assert_one_line(second.stderr, "ingest-0-255.duckdb is open in another process", "stop that one")
     assert loop.get("/health") == {"state": "ready"}
+
+
+def test_what_the_cloud_refused_makes_the_agent_fail_by_name(loop: Loop) -> None:
+    plan = synthetic(speed=0.0)
+    path = loop.write_plan(plan)
+    session = uuid4()
+    spool = Spool(path.parent / "edge-1" / "spool.db", 1 << 20)
+    spool.put([Item(session, 0, 0, 10, "t", b"payload")])
+    refusal = Refusal(stream=0, first=0, reason="wrong_shape", detail="3 channels where 16 are due")
+    spool.settle(CommitReport(session=session, refused=(refusal,)))
+    spool.close()
+    loop.start_cloud()
+    done = loop.run("edge", "run", "--name", "edge-1", "--state-dir", str(path.parent / "edge-1"), "--plan", str(path),
+                    "--until-done")  # fmt: skip
+    assert done.returncode == ExitCode.FAILED
+    assert_one_line(done.stderr, "refused 1 item", "edge status")
+    assert_recorded(loop.sealed()[0], rehearse(plan))

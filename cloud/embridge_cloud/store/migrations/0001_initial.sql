@@ -154,7 +154,8 @@ SELECT
     s.session, s.stream, s.name, s.modality, s.channels, s.rate_hz, s.dtype, s.unit, s.device,
     coalesce(z.rows, h.samples, 0)::BIGINT AS samples,
     (greatest(coalesce(t.total, 0), coalesce(h."end", 0)) - coalesce(z.rows, h.samples, 0))::BIGINT AS missing,
-    coalesce(h.declared, 0)::BIGINT AS declared_lost,
+    CASE WHEN z.session IS NOT NULL THEN coalesce(t.total, 0) - z.rows ELSE coalesce(h.declared, 0) END::BIGINT
+        AS declared_lost,
     coalesce(h.chunks, 0) AS hot_chunks,
     coalesce(h.bytes, z.bytes, 0)::BIGINT AS bytes,
     z.path AS sealed_path
