@@ -1,0 +1,221 @@
+"""What the screens show: the answers of the cloud's HTTP interface, checked and typed.
+
+Unknown fields are ignored, so that a newer cloud can be looked at; missing or misshapen ones are refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the cloud ingests.
+
+    Attributes:
+        ready: Broker connected, database writable.
+        state: Where the ingester stands.
+        last_error: The last thing that went wrong.
+    """
+
+    ready: bool
+    state: str
+    last_error: str = ""
+
+
+class Ingest(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the cloud process started.
+
+    Attributes:
+        chunks: Stored.
+        samples: Stored.
+        duplicates: Chunks that came again and were dropped.
+        refused: Messages put into quarantine.
+        sealed: Sessions sealed.
+    """
+
+    chunks: int
+    samples: int
+    duplicates: int
+    refused: int
+    sealed: int
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What list and detail of a session share.
+
+    Attributes:
+        session: Its id.
+        edge: Who recorded it.
+        participant: Whose EMG it is.
+        purpose: "training", "calibration" or "evaluation".
+        protocol: Name and version.
+        state: "open", "ended" or "sealed".
+        started_at: UTC, without a zone.
+        end_reason: Why it ended; None while it is open.
+        samples: Stored, all streams together; None before its streams are known.
+        missing: Not stored up to the known end, all streams together.
+    """
+
+    session: UUID
+    edge: str
+    participant: str
+    purpose: str
+    protocol: str
+    state: str
+    started_at: datetime
+    end_reason: str | None = None
+    samples: int | None = None
+    missing: int | None = None
+
+
+class Session(_Head, frozen=True, kw_only=True):
+    """A session as the list shows it.
+
+    Attributes:
+        cues: Cues so far.
+        accepted: Repetitions accepted.
+        rejected: Repetitions rejected; they stay, with their reason.
+    """
+
+    cues: int
+    accepted: int
+    rejected: int
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream of a session and what is held of it.
+
+    Attributes:
+        name: As in "emg".
+        channels: Number of channels.
+        rate_hz: Nominal rate.
+        unit: Of a scaled sample.
+        device: What it was recorded with.
+        samples: Stored.
+        missing: Not stored up to the known end: lost by the link, or still on the way.
+        awaited: Ranges [first, end) of sample indices that may still come.
+    """
+
+    name: str
+    channels: int
+    rate_hz: float
+    unit: str
+    device: str
+    samples: int
+    missing: int
+    awaited: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def awaited_samples(self) -> int:
+        """Samples that may still come."""
+        return sum(end - first for first, end in self.awaited)
+
+
+class Cue(msgspec.Struct, frozen=True, kw_only=True):
+    """A gesture somebody was asked to make."""
+
+    gesture: str
+
+
+class Repetition(msgspec.Struct, frozen=True, kw_only=True):
+    """A gesture somebody made."""
+
+    gesture: str
+    status: str
+    reason: str = ""
+
+
+class SessionDetail(_Head, frozen=True, kw_only=True):
+    """One session with its streams, cues and repetitions."""
+
+    streams: tuple[Stream, ...]
+    cues: tuple[Cue, ...]
+    repetitions: tuple[Repetition, ...]
+
+    def by_gesture(self) -> dict[str, tuple[int, int, int]]:
+        """(cues, accepted, rejected) of every gesture, in the order they were first asked for."""
+        cued = Counter(cue.gesture for cue in self.cues)
+        made = Counter((r.gesture, r.status) for r in self.repetitions)
+        names = dict.fromkeys([*cued, *(gesture for gesture, _ in made)])
+        return {name: (cued[name], made[name, "accepted"], made[name, "rejected"]) for name in names}
+
+
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
+    """Last known state of an edge.
+
+    Attributes:
+        edge: Its name.
+        online: Connected to the broker.
+        release: The release that decodes, or empty.
+        recording: The session being recorded.
+        spooled: Chunks and events that wait for a commit.
+        spooled_bytes: Their size.
+        update: Where its updater stands.
+        seen_at: When it last spoke; UTC, without a zone.
+    """
+
+    edge: str
+    online: bool
+    release: str
+    recording: UUID | None
+    spooled: int
+    spooled_bytes: int
+    update: str | None
+    seen_at: datetime
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """A published release.
+
+    Attributes:
+        name: As in "embridge-3".
+        version: Within its line.
+        digest: sha256 of the bundle.
+        size: Bytes.
+        min_agent: Oldest agent that can run it.
+    """
+
+    name: str
+    version: int
+    digest: str
+    size: int
+    min_agent: str
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A training run.
+
+    Attributes:
+        id: As in "realign-3".
+        state: "running", "done", "failed" or "cancelled".
+        stage: What it is doing.
+        step: Steps done of this stage.
+        total: Steps of this stage; 0 while unknown.
+        loss: Latest loss.
+        error: Why it failed.
+        release: The release it made.
+    """
+
+    id: str
+    state: str
+    stage: str = ""
+    step: int = 0
+    total: int = 0
+    loss: float = 0.0
+    error: str = ""
+    release: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the screens show of a cloud at one moment."""
+
+    readiness: Readiness
+    ingest: Ingest
+    sessions: tuple[Session, ...]
+    edges: tuple[Edge, ...]
+    releases: tuple[Release, ...]
+    jobs: tuple[Job, ...]
