@@ -52,7 +52,7 @@ def session(i: int, **changes) -> Session:
 def detail(of: Session) -> SessionDetail:
     head = {name: getattr(of, name) for name in of.__struct_fields__ if name not in {"cues", "accepted", "rejected"}}
     emg = Stream(
-        name="emg", channels=16, rate_hz=2000.0, unit="µV", device="band-07", samples=124_344, missing=5000,
+        name="emg", channels=16, rate_hz=2000.0, device="band-07", samples=124_344, missing=5000,
         awaited=((1000, 1600), (9000, 9400)),
     )  # fmt: skip
     return SessionDetail(
@@ -174,8 +174,8 @@ async def test_sessions_appear_newest_first_with_the_detail_of_the_chosen(app, c
         assert rows[1][4:] == ["✓ sealed", "132091", "▲5000"]
         shown = words(app, "#detail-text")
         assert str(uuid(3)) in shown
-        assert "124344 stored, 5000 missing (3.9 %), 1000 awaited in 2 gaps" in shown
-        assert "3 cues · repetitions: 2 accepted, 1 rejected" in shown
+        assert "124344 stored, 5000 missing, 3.9 %, 1000 awaited, 2 gaps" in shown
+        assert "3 cues, 2 accepted, 1 rejected" in shown
         assert shown.splitlines()[-3].split() == ["fist", "2", "1", "1"]
         assert shown.splitlines()[-1] == "rejected for: too_short"
         assert "● live 0 s" in words(app, "#status")

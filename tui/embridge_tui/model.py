@@ -93,7 +93,6 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
         name: As in "emg".
         channels: Number of channels.
         rate_hz: Nominal rate.
-        unit: Of a scaled sample.
         device: What it was recorded with.
         samples: Stored.
         missing: Not stored up to the known end: lost by the link, or still on the way.
@@ -103,7 +102,6 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     channels: int
     rate_hz: float
-    unit: str
     device: str
     samples: int
     missing: int

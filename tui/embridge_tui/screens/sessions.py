@@ -130,7 +130,7 @@ def describe(session: SessionDetail) -> str:
         f"{session.session}",
         text.plain(f"{session.participant} · {session.purpose} · {session.protocol}"),
         text.plain(f"{_GLYPHS.get(session.state, session.state)}{ended} · from {session.edge}"),
-        f"{totals[0]} cues · repetitions: {totals[1]} accepted, {totals[2]} rejected",
+        f"{totals[0]} cues, {totals[1]} accepted, {totals[2]} rejected",
     ]
     for stream in session.streams:
         lines += _stream(stream)
@@ -145,10 +145,10 @@ def describe(session: SessionDetail) -> str:
 
 def _stream(stream: Stream) -> list[str]:
     whole = stream.samples + stream.missing
-    share = f" ({100 * stream.missing / whole:.1f} %)" if stream.missing else ""
+    share = f", {100 * stream.missing / whole:.1f} %" if stream.missing else ""
     awaited = ""
     if stream.awaited:
-        awaited = f", {stream.awaited_samples} awaited in {len(stream.awaited)} gaps"
+        awaited = f", {stream.awaited_samples} awaited, {len(stream.awaited)} gaps"
     mark = "▲" if stream.missing else "✓"
-    head = f"{stream.name}  {stream.channels} ch  {stream.rate_hz:g} Hz  {stream.unit}  {stream.device}"
+    head = f"{stream.name} {stream.channels} ch {stream.rate_hz:g} Hz · {stream.device}"
     return [text.plain(head), f"  {mark} {stream.samples} stored, {stream.missing} missing{share}{awaited}"]
