@@ -57,7 +57,8 @@ class Console:
     def progress(self, done: float, total: float, text: str) -> None:
         """How far the stage is."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, description=text)
+            # A full bar counts as finished for good, and a stage has several parts.
+            self._bars.update(self._task, completed=min(done, 0.999 * total), total=total, description=text)
 
     def _complete(self) -> None:
         if self._task is not None:
