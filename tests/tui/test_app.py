@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import NetworkError, Reason
+from embridge_shared.gestures import vocabulary
 from embridge_tui.app import EmbridgeApp
 from embridge_tui.model import (
     Cue,
@@ -29,7 +30,9 @@ from embridge_tui.model import (
 )
 from embridge_tui.screens.dialogs import HelpDialog, QuitDialog
 from embridge_tui.screens.fleet import FleetScreen
+from embridge_tui.screens.gestures import GesturesScreen
 from embridge_tui.screens.sessions import SessionsScreen
+from embridge_tui.widgets.hand import HandView, draw_hand
 from embridge_tui.widgets.records import Records
 
 SIZES = [(80, 24), (120, 34), (160, 50)]
@@ -348,7 +351,7 @@ async def test_help_names_every_key_with_an_id(app, key):
 async def test_everything_fits(app, size):
     async with app.run_test(size=size) as pilot:
         await ready(pilot)
-        for key in ("1", "2", "1"):
+        for key in ("1", "2", "3", "1"):
             await pilot.press(key)
             await pilot.pause(0.05)
             inside = app.screen.region
@@ -361,6 +364,23 @@ async def test_everything_fits(app, size):
                 assert table.size.height >= 2, table
             footer = {w.region.bottom for w in app.screen.query("Footer").results()}
             assert footer == {size[1]}
+
+
+async def test_the_vocabulary_needs_no_cloud(app, cloud):
+    cloud.away()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot, lambda: isinstance(app.screen, SessionsScreen) and app.view.error is not None)
+        await pilot.press("3")
+        await settle(pilot, lambda: isinstance(app.screen, GesturesScreen) and "alike" in words(app, "#gesture-words"))
+        before = app.screen.query_one(HandView).lines
+        assert cells(app, "#gestures")[0][0] == next(iter(vocabulary()))
+        assert not app.screen.query_one("#banner").display
+        await pilot.press("j")
+        await settle(pilot, lambda: app.screen.query_one(HandView).lines != before)
+        shown = app.screen.query_one(HandView)
+        second = list(vocabulary().values())[1]
+        assert shown.lines == draw_hand(second.pose, columns=shown.size.width, rows=shown.size.height)
+        assert second.hint in words(app, "#gesture-words")
 
 
 async def test_a_resize_keeps_the_chosen_session(app):
@@ -384,7 +404,7 @@ async def test_themes(app, theme):
 
 
 def test_bindings_have_ids_and_tooltips_and_no_key_twice():
-    for owner in (EmbridgeApp, SessionsScreen, FleetScreen, QuitDialog, HelpDialog, Records):
+    for owner in (EmbridgeApp, SessionsScreen, FleetScreen, GesturesScreen, QuitDialog, HelpDialog, Records):
         own = [b for b in owner.__dict__.get("BINDINGS", []) if isinstance(b, Binding)]
         keys = [key for b in own for key in b.key.split(",")]
         assert len(keys) == len(set(keys)), owner

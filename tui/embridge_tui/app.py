@@ -17,6 +17,7 @@ from embridge_shared.errors import NetworkError
 from embridge_tui.client import CloudClient
 from embridge_tui.screens.dialogs import HelpDialog, QuitDialog
 from embridge_tui.screens.fleet import FleetScreen
+from embridge_tui.screens.gestures import GesturesScreen
 from embridge_tui.screens.room import Room
 from embridge_tui.screens.sessions import SessionsScreen
 from embridge_tui.view import View
@@ -40,6 +41,7 @@ class EmbridgeApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "go('sessions')", "Sessions", id="go.sessions", tooltip="What was recorded."),
         Binding("2", "go('fleet')", "Fleet", id="go.fleet", tooltip="Edges, releases and training."),
+        Binding("3", "go('gestures')", "Gestures", id="go.gestures", tooltip="The shapes of a hand that have a name."),
         Binding("r,f5", "refresh_now", "Refresh", id="refresh", tooltip="Ask the cloud now instead of in 2 s."),
         Binding("question_mark,f1", "help", "Help", id="help", tooltip="Every key that works here."),
         Binding("q", "quit", "Quit", id="quit", tooltip="Leave; asks first."),
@@ -58,6 +60,7 @@ class EmbridgeApp(App[None]):
         """Open the first room and begin to follow the cloud."""
         self.add_mode("sessions", lambda: SessionsScreen(self._client))
         self.add_mode("fleet", FleetScreen)
+        self.add_mode("gestures", GesturesScreen)
         self.switch_mode("sessions")
         self.run_worker(self._follow(), name="follow", group="follow", exclusive=True)
         self.set_interval(1.0, self.display_view)

@@ -55,7 +55,7 @@ class SessionsScreen(Room):
         table = Records(COLUMNS, id="sessions")
         table.border_title = "sessions"
         detail = VerticalScroll(Static("", id="detail-text", markup=False), id="detail")
-        detail.border_title, detail.border_subtitle = "chosen session", "tab, then ↑ ↓ to scroll"
+        detail.border_title = "chosen session · tab, then ↑ ↓ scroll"
         yield Container(table, detail, id="body")
 
     def show(self, view: View, now_ns: int) -> None:

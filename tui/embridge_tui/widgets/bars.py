@@ -8,7 +8,7 @@ from textual.widgets import Static
 
 from embridge_tui.view import View
 
-ROOMS: tuple[tuple[str, str], ...] = (("sessions", "Sessions"), ("fleet", "Fleet"))
+ROOMS: tuple[tuple[str, str], ...] = (("sessions", "Sessions"), ("fleet", "Fleet"), ("gestures", "Gestures"))
 
 
 class TopBar(Horizontal):
