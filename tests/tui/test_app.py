@@ -222,6 +222,19 @@ async def test_it_refreshes_by_itself(cloud):
         await settle(pilot, lambda: cloud.asked >= 4)
 
 
+async def test_an_open_session_is_read_again_with_every_answer_and_not_between(app, cloud):
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        before = len(cloud.details)
+        for _ in range(3):
+            app.display_view()
+            await pilot.pause(0.02)
+        assert len(cloud.details) == before
+        app._clock.ns += 1
+        await pilot.press("r")
+        await settle(pilot, lambda: cloud.details[before:] == [uuid(3)])
+
+
 async def test_rooms_are_switched_by_number(app):
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(pilot)
@@ -250,14 +263,14 @@ async def test_a_cloud_that_goes_away_leaves_marked_data_and_comes_back(app, clo
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(pilot)
         cloud.away()
-        app._clock.ns += 12_000_000_000
+        app._clock.ns += 3_000_000_000
         await pilot.press("r")
         await settle(pilot, lambda: app.screen.query_one("#banner").display)
         banner = words(app, "#banner")
         assert banner.startswith("✕ no cloud answers at http://cloud.test:8470: [Errno 111] refused")
         assert "Start `embridge cloud run`" in banner
-        assert "What is shown is 12 s old." in banner
-        assert "✕ STALE 12 s" in words(app, "#status")
+        assert "What is shown is 3 s old." in banner
+        assert "✕ STALE 3 s" in words(app, "#status")
         assert app.screen.has_class("-stale")
         assert len(cells(app, "#sessions")) == 3
         await pilot.press("2")

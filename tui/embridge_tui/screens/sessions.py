@@ -48,6 +48,7 @@ class SessionsScreen(Room):
         self._client = client
         self._wanted: str | None = None
         self._reading = False
+        self._seen_ns = 0
         self._held: SessionDetail | None = None
 
     def furnish(self) -> Iterable[Widget]:
@@ -71,7 +72,8 @@ class SessionsScreen(Room):
         table.border_title = f"the {len(found)} newest sessions" if full else f"sessions: {len(found)}"
         if not found:
             self._say(EMPTY)
-        elif view.error is None:
+        elif view.error is None and view.read_ns != self._seen_ns:
+            self._seen_ns = view.read_ns
             self._choose(table.chosen)
 
     def on_data_table_row_highlighted(self, _: Records.RowHighlighted) -> None:
