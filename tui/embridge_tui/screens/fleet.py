@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 
 from textual.containers import Container
 from textual.widget import Widget
@@ -70,17 +69,13 @@ def _edge(edge: Edge) -> Row:
     cells = (
         text.plain(edge.edge),
         "● on" if edge.online else "○ away",
-        _heard(edge.seen_at),
+        text.moment(edge.seen_at),
         text.plain(edge.release) or "none",
         f"▶{str(edge.recording)[:7]}" if edge.recording else "no",
         backlog,
         _update(edge.update or "unknown"),
     )
     return edge.edge, cells
-
-
-def _heard(when: datetime) -> str:
-    return text.moment(when)
 
 
 def _update(state: str) -> str:
