@@ -72,6 +72,7 @@ def quick(*, channels: int = 16, window: int = 160, patch: int = 20) -> LearnCon
         ),
         augment=AugmentConfig(gain_db=3.0, channel_mask=0.2),
         linear=LinearConfig(l2=0.1),
+        center="always",
         align=AlignConfig(steps=100, batch=128, lr_emg=5e-4, lr_rest=1e-3, min_gap_s=0.0, min_participants=8),
     )
 
