@@ -166,12 +166,10 @@ def _renamed(progress: ProgressCallback, stage: str) -> ProgressCallback:
 
 
 def _release(snapshot: Snapshot, config: Recipe, trained: Trained, out: Path, clock: Clock) -> Summary:
-    gestures = (*config.seen, *config.unseen)
-    gallery = _gallery(snapshot, config)
     index = build_prototypes(
         trained.embed_pose,
-        gallery,
-        gestures,
+        _gallery(snapshot, config),
+        (*config.seen, *config.unseen),
         per_gesture=config.prototypes,
         seed=config.seed,
         encoder=trained.lineage.statistics,
@@ -182,19 +180,42 @@ def _release(snapshot: Snapshot, config: Recipe, trained: Trained, out: Path, cl
     sample = train_emg[np.sort(rng.choice(len(train_emg), min(256, len(train_emg)), replace=False))]
     exported = export_encoder(trained, sample)
     metrics = _metrics(snapshot, config, trained, exported, index)
-    golden = _golden(exported, index.scorer(config.k), sample, rng)
-    prototypes, rows, _ = index.export()
+    manifest = _manifest(snapshot, config, trained, index, metrics, clock.wall_ns())
     files = {
         ENCODER: exported.onnx,
         ENCODER_INT8: exported.int8,
-        PROTOTYPES: pack_array(prototypes),
-        GOLDEN: pack_golden(golden),
+        PROTOTYPES: pack_array(index.vectors),
+        GOLDEN: pack_golden(_golden(exported, index.scorer(config.k), sample, rng)),
+        CARD: model_card(manifest).encode(),
     }
+    path = out / f"{manifest.release}{SUFFIX}"
+    digest = write_bundle(path, manifest, files)
+    return Summary(
+        release=manifest.release,
+        digest=digest,
+        bundle=path.name,
+        snapshot=snapshot.digest,
+        sessions=snapshot.sessions,
+        participants=manifest.lineage.participants,
+        windows=len(snapshot.train),
+        metrics=metrics,
+        history=trained.history,
+    )
+
+
+def _manifest(
+    snapshot: Snapshot,
+    config: Recipe,
+    trained: Trained,
+    index: PrototypeIndex,
+    metrics: dict[str, float],
+    created_ns: int,
+) -> Manifest:
     participants = tuple(sorted(snapshot.train.present("participants")))
-    manifest = Manifest(
+    return Manifest(
         name=config.line,
         version=config.version,
-        created_ns=clock.wall_ns(),
+        created_ns=created_ns,
         code=version("embridge"),
         parent=config.parent,
         preprocess=config.preprocess,
@@ -202,9 +223,9 @@ def _release(snapshot: Snapshot, config: Recipe, trained: Trained, out: Path, cl
         window=config.learn.emg.window,
         channels=config.learn.emg.channels,
         queries=config.learn.qformer.queries,
-        dim=prototypes.shape[1],
-        gestures=tuple(_gesture(name, config, index, len(participants)) for name in gestures),
-        rows=tuple(rows.tolist()),
+        dim=index.vectors.shape[1],
+        gestures=tuple(_gesture(name, config, index, len(participants)) for name in index.gestures),
+        rows=tuple(index.rows.tolist()),
         k=config.k,
         lineage=Lineage(
             snapshot=snapshot.digest,
@@ -214,19 +235,6 @@ def _release(snapshot: Snapshot, config: Recipe, trained: Trained, out: Path, cl
             config=config.digest(),
         ),
         metrics=metrics,
-    )
-    path = out / f"{manifest.release}{SUFFIX}"
-    digest = write_bundle(path, manifest, files | {CARD: model_card(manifest).encode()})
-    return Summary(
-        release=manifest.release,
-        digest=digest,
-        bundle=path.name,
-        snapshot=snapshot.digest,
-        sessions=snapshot.sessions,
-        participants=participants,
-        windows=len(snapshot.train),
-        metrics=metrics,
-        history=trained.history,
     )
 
 

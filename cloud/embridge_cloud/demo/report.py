@@ -68,23 +68,8 @@ def write_report(outcome: Outcome, out: Path, began_s: float) -> dict[str, Any]:
             "shuffled_pairs": _control_figures(controls["unseen"]),
             "shuffled_pairs_seen": _control_figures(controls["seen"]),
         },
-        "decode": {
-            "decodes": len(latency_ms),
-            "latency_ms": {
-                "p50": round(float(np.percentile(latency_ms, 50)), 3),
-                "p99": round(float(np.percentile(latency_ms, 99)), 3),
-            },
-            "hop_ms": 1e3 * bundle.manifest.preprocess.hop_s,
-            "window_ms": 1e3 * bundle.manifest.preprocess.window_s,
-            "parity": _parity(outcome, bundle, cut),
-        },
-        "release": {
-            "name": outcome.summary.release,
-            "registry": outcome.registry_digest,
-            "edge": _common([e["digest"] for e in outcome.edges]),
-            "edges": {e["edge"]: e["release"] for e in outcome.edges},
-            "metrics": outcome.summary.metrics,
-        },
+        "decode": _latencies(bundle, latency_ms) | {"parity": _parity(outcome, bundle, cut)},
+        "release": _release(outcome),
     }
     _pictures(outcome, bundle, live, scores, cut, latency_ms, out)
     told_s = sum(outcome.stages.values())
@@ -93,6 +78,28 @@ def write_report(outcome: Outcome, out: Path, began_s: float) -> dict[str, Any]:
     (out / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     (out / PAGE).write_text(_page(report), encoding="utf-8")
     return report
+
+
+def _latencies(bundle: Bundle, latency_ms: NDArray[np.float64]) -> dict[str, Any]:
+    p50, p99 = np.percentile(latency_ms, [50, 99])
+    return {
+        "decodes": len(latency_ms),
+        "latency_ms": {"p50": round(float(p50), 3), "p99": round(float(p99), 3)},
+        "hop_ms": 1e3 * bundle.manifest.preprocess.hop_s,
+        "window_ms": 1e3 * bundle.manifest.preprocess.window_s,
+    }
+
+
+def _release(outcome: Outcome) -> dict[str, Any]:
+    """What the registry published and what the edges run; one digest where they agree."""
+    running = sorted({e["digest"] for e in outcome.edges})
+    return {
+        "name": outcome.summary.release,
+        "registry": outcome.registry_digest,
+        "edge": ", ".join(running),
+        "edges": {e["edge"]: e["release"] for e in outcome.edges},
+        "metrics": outcome.summary.metrics,
+    }
 
 
 def _live(sealed: SealedSession) -> DecodedSession:
@@ -175,10 +182,6 @@ def _parity(outcome: Outcome, bundle: Bundle, cut: list[SessionWindows]) -> dict
 def _scores_of(sealed: SealedSession) -> str:
     """Name of the stream of live scores."""
     return next(s.name for s in sealed.session.streams if s.modality is Modality.DECODE)
-
-
-def _common(digests: list[str]) -> str:
-    return digests[0] if len(set(digests)) == 1 else ", ".join(digests)
 
 
 def _pictures(

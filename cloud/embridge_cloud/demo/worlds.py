@@ -14,6 +14,7 @@ from embridge_cloud.recipe import PairingConfig, Recipe
 from embridge_shared.errors import ConfigError, Reason
 from embridge_shared.gestures import NINAPRO_DB1_E1
 from embridge_shared.preprocess import FrontEndConfig, PreprocessConfig, WindowConfig
+from embridge_shared.session import Purpose
 
 EDGES = ("edge-a", "edge-b")
 _NINAPRO_FILE = re.compile(r"S(\d+)_A1_E1\.mat")
@@ -71,43 +72,19 @@ def synthetic(*, seed: int = 0, wearers: int = 12, held_out: int = 4) -> World:
     """
     rng = np.random.default_rng(seed)
 
-    def entry(who: int, purpose: str, gestures: tuple[str, ...], repetitions: int, rotation_deg: float) -> Entry:
-        number = ["training", "calibration", "evaluation"].index(purpose) + 1
-        return {
-            "name": f"wearer-{who}-{purpose}",
-            "participant": f"wearer-{who}",
-            "purpose": purpose,
-            "protocol": "demo-shapes/1",
-            "placement": {"position": "forearm, proximal third", "rotation_deg": rotation_deg},
-            "decode": purpose == "evaluation",
-            "source": {
-                "kind": "synthetic",
-                "wearer": 1000 * seed + who,
-                "performance": 10 * who + number,
-                "gestures": gestures,
-                "repetitions": repetitions,
-                "shuffled": True,
-                "rotation_deg": rotation_deg,
-                "pose": purpose != "evaluation",
-                "speed": 0,
-            },
-        }
-
     def turned() -> float:
         return round(float(rng.normal(0.0, 6.0)), 1)
 
-    train = [entry(w, "training", SYNTHETIC_SEEN, 4, turned()) for w in range(1, wearers + 1)]
+    train = [_performed(seed, w, Purpose.TRAINING, SYNTHETIC_SEEN, 4, turned()) for w in range(1, wearers + 1)]
     live = []
     for w in range(101, 101 + held_out):
         worn = turned()
         live.append(
             [
-                entry(w, "calibration", SYNTHETIC_SEEN, 2, worn),
-                entry(w, "evaluation", SYNTHETIC_SEEN + SYNTHETIC_UNSEEN, 4, worn),
+                _performed(seed, w, Purpose.CALIBRATION, SYNTHETIC_SEEN, 2, worn),
+                _performed(seed, w, Purpose.EVALUATION, SYNTHETIC_SEEN + SYNTHETIC_UNSEEN, 4, worn),
             ]
         )
-    preprocess = PreprocessConfig(window=WindowConfig(length=100, hop=10, patch=20))
-    learn = quick(channels=16, window=100, patch=20)
     return World(
         name="synthetic",
         recording=_deal([[e] for e in train]),
@@ -118,8 +95,8 @@ def synthetic(*, seed: int = 0, wearers: int = 12, held_out: int = 4) -> World:
             unseen_from="templates",
             validation=(f"wearer-{wearers}",),
             held_out=tuple(f"wearer-{w}" for w in range(101, 101 + held_out)),
-            preprocess=preprocess,
-            learn=learn,
+            preprocess=PreprocessConfig(window=WindowConfig(length=100, hop=10, patch=20)),
+            learn=quick(channels=16, window=100, patch=20),
             seed=seed,
             controls=5,
         ),
@@ -133,6 +110,31 @@ def synthetic(*, seed: int = 0, wearers: int = 12, held_out: int = 4) -> World:
     )
 
 
+def _performed(
+    seed: int, who: int, purpose: Purpose, gestures: tuple[str, ...], repetitions: int, rotation_deg: float
+) -> Entry:
+    """A session of a simulated wearer."""
+    return {
+        "name": f"wearer-{who}-{purpose}",
+        "participant": f"wearer-{who}",
+        "purpose": purpose,
+        "protocol": "demo-shapes/1",
+        "placement": {"position": "forearm, proximal third", "rotation_deg": rotation_deg},
+        "decode": purpose is Purpose.EVALUATION,
+        "source": {
+            "kind": "synthetic",
+            "wearer": 1000 * seed + who,
+            "performance": 10 * who + 1 + list(Purpose).index(purpose),
+            "gestures": gestures,
+            "repetitions": repetitions,
+            "shuffled": True,
+            "rotation_deg": rotation_deg,
+            "pose": purpose is not Purpose.EVALUATION,
+            "speed": 0,
+        },
+    }
+
+
 def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> World:
     """NinaPro DB1, exercise 1: every participant's recording is replayed through agent, broker and store.
 
@@ -144,35 +146,16 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
     Raises:
         ConfigError: Too few files, or a participant that is not there.
     """
-    files = {int(m[1]): p for p in folder.glob("*.mat") if (m := _NINAPRO_FILE.fullmatch(p.name))}
+    files = _ninapro_files(folder)
     people = sorted(files)
-    if len(people) < 4:
-        raise ConfigError(
-            f"{folder} holds {len(people)} files like S1_A1_E1.mat",
-            reason=Reason.NOT_FOUND,
-            hint="Name the folder with NinaPro DB1, exercise 1; four participants are the least.",
-        )
     tested = held_out or tuple(people[3::4])
     if missing := set(tested) - set(people):
         raise ConfigError(f"participant {min(missing)} is not in {folder}", reason=Reason.NOT_FOUND)
     unseen = tuple(NINAPRO_DB1_E1[i] for i in _NINAPRO_UNSEEN)
     seen = tuple(g for g in NINAPRO_DB1_E1.values() if g not in unseen)
 
-    def entry(who: int, purpose: str, select: Entry | None = None) -> Entry:
-        return {
-            "name": f"s{who}-{purpose}",
-            "participant": f"ninapro-s{who}",
-            "purpose": purpose,
-            "protocol": "ninapro-db1-e1",
-            "decode": purpose == "evaluation",
-            "source": {
-                "kind": "replay",
-                "path": str(files[who].resolve()),
-                "speed": 0,
-                "pose": purpose == "training",
-                "select": select,
-            },
-        }
+    def entry(who: int, purpose: Purpose, select: Entry | None = None) -> Entry:
+        return _replayed(files[who], who, purpose, select)
 
     chosen = {"gestures": seen, "repetitions": _CALIBRATION_REPETITIONS, "margin_s": 3.0}
     learners = [p for p in people if p not in tested]
@@ -182,8 +165,8 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
     )
     return World(
         name=f"NinaPro DB1, exercise 1 ({len(people)} participants)",
-        recording=_deal([[entry(p, "training")] for p in learners]),
-        live=_deal([[entry(p, "calibration", chosen), entry(p, "evaluation")] for p in tested]),
+        recording=_deal([[entry(p, Purpose.TRAINING)] for p in learners]),
+        live=_deal([[entry(p, Purpose.CALIBRATION, chosen), entry(p, Purpose.EVALUATION)] for p in tested]),
         recipe=Recipe(
             seen=seen,
             unseen=unseen,
@@ -206,6 +189,36 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
             "The choice of unseen gestures moves zero-shot results by about 0.1, more than any choice of method.",
         ),
     )
+
+
+def _ninapro_files(folder: Path) -> dict[int, Path]:
+    """Files of a folder by participant."""
+    files = {int(m[1]): p for p in folder.glob("*.mat") if (m := _NINAPRO_FILE.fullmatch(p.name))}
+    if len(files) < 4:
+        raise ConfigError(
+            f"{folder} holds {len(files)} files like S1_A1_E1.mat",
+            reason=Reason.NOT_FOUND,
+            hint="Name the folder with NinaPro DB1, exercise 1; four participants are the least.",
+        )
+    return files
+
+
+def _replayed(file: Path, who: int, purpose: Purpose, select: Entry | None) -> Entry:
+    """A session that replays a participant's recording."""
+    return {
+        "name": f"s{who}-{purpose}",
+        "participant": f"ninapro-s{who}",
+        "purpose": purpose,
+        "protocol": "ninapro-db1-e1",
+        "decode": purpose is Purpose.EVALUATION,
+        "source": {
+            "kind": "replay",
+            "path": str(file.resolve()),
+            "speed": 0,
+            "pose": purpose is Purpose.TRAINING,
+            "select": select,
+        },
+    }
 
 
 def _deal(hands: list[list[Entry]]) -> dict[str, list[Entry]]:

@@ -60,18 +60,6 @@ def knn(similarity: Vectors, labels: Labels, *, classes: int, k: int = 10) -> La
     return np.asarray(np.argmax(votes + sums / (4 * k), axis=1), np.int64)
 
 
-def gesture_scores(similarity: Vectors, labels: Labels, *, classes: int, k: int = 10) -> Vectors:
-    """Mean of the k best similarities of each class, (N, classes); a class without gallery scores -1."""
-    _check_gallery(similarity, labels, classes)
-    scores = np.full((len(similarity), classes), -1.0, np.float32)
-    for c in range(classes):
-        own = similarity[:, labels == c]
-        if own.shape[1]:
-            best = np.partition(own, max(0, own.shape[1] - k), axis=1)[:, -k:]
-            scores[:, c] = best.mean(axis=1)
-    return scores
-
-
 def _check_gallery(similarity: Vectors, labels: Labels, classes: int) -> None:
     """A label for each column, inside the classes."""
     if similarity.ndim != 2 or similarity.shape[1] != len(labels) or len(labels) == 0:

@@ -15,6 +15,7 @@ from embridge_cloud.learn.evaluate import Score, Truth
 from embridge_cloud.learn.leakage import PoseRegime
 from embridge_cloud.learn.trained import Lineage, Trained
 from embridge_shared.errors import DataError, Reason
+from embridge_shared.scoring import PrototypeScorer
 
 
 class Embedder(Protocol):
@@ -106,7 +107,7 @@ def evaluate_zero_shot(
     def scored(predicted: evaluate.Labels) -> Score:
         return evaluate.score(subject, predicted, rng, bootstrap=config.evaluate.bootstrap)
 
-    by_gesture = evaluate.gesture_scores(nearest, labels, classes=classes, k=k)
+    by_gesture = PrototypeScorer(vectors, labels, k=k)(queries)
     return ZeroShot(
         knn=scored(evaluate.knn(nearest, labels, classes=classes, k=k)),
         prototype=scored(np.asarray(by_gesture.argmax(axis=1), np.int64)),
