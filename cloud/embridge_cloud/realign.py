@@ -121,7 +121,11 @@ def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallba
     Raises:
         DataError: There is no paired window of a training participant.
     """
-    usable = [s for s in catalogue.sessions() if _usable(s, config)]
+    # The order of arrival must not decide what is drawn: the same recordings give the same release.
+    usable = sorted(
+        (s for s in catalogue.sessions() if _usable(s, config)),
+        key=lambda s: (s.session.participant.id, s.content_hash),
+    )
     train_parts: list[Windows] = []
     validation_parts: list[Windows] = []
     unseen_parts: list[Windows] = []

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from embridge_edge.forearm.electrodes import FaultKind
 from embridge_shared.errors import ConfigError, Reason
 from embridge_shared.session import Placement, Purpose
 
@@ -59,6 +60,22 @@ class ReplaySource(
     select: Selection | None = None
 
 
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something wrong with an electrode of a simulated band.
+
+    Attributes:
+        channel: Which electrode, 0 to 15.
+        kind: "dead", "loose" or "clipping".
+        start_s: From when on, s.
+        end_s: Until when, s; to the end when absent.
+    """
+
+    channel: int
+    kind: FaultKind
+    start_s: float = 0.0
+    end_s: float | None = None
+
+
 class SyntheticSource(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="synthetic", tag_field="kind"
 ):
@@ -74,6 +91,7 @@ class SyntheticSource(
         rotation_deg: How the band is turned today.
         pose: Record hand pose too.
         loss: Share of packets that never arrive.
+        faults: What is wrong with the band.
     """
 
     wearer: int
@@ -85,6 +103,7 @@ class SyntheticSource(
     rotation_deg: float = 0.0
     pose: bool = True
     loss: float = 0.0
+    faults: tuple[Fault, ...] = ()
 
 
 class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from embridge_edge import recordings
 from embridge_edge.bands.synthetic import SyntheticBand
-from embridge_edge.forearm import EMG_RATE_HZ, Donning, Link, Performance, Wearer
-from embridge_edge.plan import ReplaySource, Selection, SessionPlan, SyntheticSource
+from embridge_edge.forearm import EMG_RATE_HZ, Donning, ElectrodeFault, Link, Performance, Wearer
+from embridge_edge.plan import Fault, ReplaySource, Selection, SessionPlan, SyntheticSource
 from embridge_edge.playback import ReplayBand, ReplayPose, Spans, spans_between
 from embridge_edge.pose.synthetic import SyntheticPose
 from embridge_edge.source import Packet, Source
@@ -116,7 +116,7 @@ def _synthetic(source: SyntheticSource, clock: Clock, packet_s: float) -> Take:
     seed = source.performance
     band = SyntheticBand(
         performance,
-        donning=Donning(rotation_deg=source.rotation_deg),
+        donning=Donning(rotation_deg=source.rotation_deg, faults=tuple(map(_fault, source.faults))),
         link=Link(drift_ppm=-18.0, start_s=0.012, loss=source.loss, seed=seed),
         seed=seed,
         packet_samples=max(1, round(packet_s * EMG_RATE_HZ)),
@@ -130,6 +130,11 @@ def _synthetic(source: SyntheticSource, clock: Clock, packet_s: float) -> Take:
             SyntheticPose(performance, rate_hz=_POSE_HZ, seed=seed, packet_frames=frames, speed=speed, clock=clock)
         )
     return Take(f"synthetic:{source.wearer}/{source.performance}", tuple(sources), tuple(performance.annotations()))
+
+
+def _fault(fault: Fault) -> ElectrodeFault:
+    end_s = math.inf if fault.end_s is None else fault.end_s
+    return ElectrodeFault(fault.channel, fault.kind, fault.start_s, end_s)
 
 
 def _packet_s(plan: SessionPlan) -> float:

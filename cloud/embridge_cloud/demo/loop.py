@@ -41,7 +41,7 @@ class Outcome:
         world: It ran in.
         stages: Wall time of each stage, s.
         digests: What the edges say about their sessions.
-        sessions: All sealed sessions.
+        sessions: All sealed sessions, by participant.
         ingest: The ingester's counters.
         job: Folder of the training job.
         summary: What it made.
@@ -79,7 +79,9 @@ def run_loop(world: World, folder: Path, watcher: Watcher) -> Outcome:
             world=world,
             stages=stages,
             digests=site.digests(),
-            sessions=Catalogue(site.sealed).sessions(),
+            sessions=sorted(
+                Catalogue(site.sealed).sessions(), key=lambda s: (s.session.participant.id, s.session.purpose)
+            ),
             ingest=site.get("/api/ingest"),
             job=site.jobs / job["id"],
             summary=summary,
