@@ -6,6 +6,7 @@ time, seen or unseen, as zero-shot results are reported; the choice among all of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -130,6 +131,23 @@ def choose(windows: ScoredWindows, among: Sequence[str], rng: np.random.Generato
         gestures=tuple(among),
     )
     return score(tested, np.argmax(windows.scores[rows][:, columns], axis=1).astype(np.int64), rng)
+
+
+def choose_any(windows: ScoredWindows, size: int) -> float:
+    """Balanced accuracy of choosing among `size` gestures, over every set of that many that holds the right one.
+
+    A model that knows nothing ranks gestures in some fixed order, and on one set of four that order may be right or
+    wrong as a whole; over all sets it comes to chance.
+
+    Args:
+        windows: Scored windows.
+        size: Gestures in a set, 1/size is chance.
+    """
+    right = windows.scores[np.arange(len(windows.truth)), windows.truth][:, None]
+    below = (windows.scores < right).sum(axis=1) + ((windows.scores == right).sum(axis=1) - 1) // 2
+    others = len(windows.gestures) - 1
+    wins = np.array([math.comb(n, size - 1) / math.comb(others, size - 1) for n in range(others + 1)])
+    return float(np.mean([wins[below[windows.truth == g]].mean() for g in np.unique(windows.truth)]))
 
 
 def trial_vote(windows: ScoredWindows, among: Sequence[str]) -> float:

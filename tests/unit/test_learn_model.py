@@ -344,14 +344,15 @@ def test_the_linear_path_fits_what_is_linear(small: Bridge) -> None:
     features[:, 0] = 0.0
     map_ = rng.normal(size=(24, 64))
     vectors = ((features - features.mean(0)) @ map_).astype(np.float32)
-    small.path.fit(features, vectors, 1e-6)
+    people = np.arange(len(features)) % 5
+    small.path.fit(features, vectors, people, 1e-6)
     found = ((torch.from_numpy(features) - small.path.mean) / small.path.sd) @ small.path.weight
     np.testing.assert_allclose(found.numpy(), vectors, atol=1e-2)
     noise = rng.normal(size=vectors.shape).astype(np.float32)
-    small.path.fit(features, noise, 1e-6)
+    small.path.fit(features, noise, people, 1e-6)
     assert small.path.weight.abs().max() < 0.2 * np.linalg.lstsq(features, noise)[0].std()
     with pytest.raises(ModelError):
-        small.path.fit(np.zeros_like(features), vectors, 0.1)
+        small.path.fit(np.zeros_like(features), vectors, people, 0.1)
 
 
 def test_query_figures() -> None:

@@ -63,7 +63,8 @@ def fit_path(model: Bridge, windows: Windows) -> None:
         model.path.features(model.emg.patches(torch.from_numpy(part).to(device))).cpu().numpy()
         for part in in_batches(windows.emg)
     ]
-    model.path.fit(np.concatenate(parts), embed_poses(model, windows.pose), model.config.linear.l2)
+    vectors = embed_poses(model, windows.pose)
+    model.path.fit(np.concatenate(parts), vectors, windows.participant, model.config.linear.l2)
 
 
 def augment(emg: Tensor, config: AugmentConfig, patch: int) -> Tensor:

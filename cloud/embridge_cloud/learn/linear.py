@@ -15,6 +15,8 @@ from embridge_cloud.learn.config import SignalConfig
 from embridge_shared.errors import ModelError, Reason
 
 SEGMENTS = 4
+_FOLDS = 4
+_Array = NDArray[np.float64]
 
 
 class LinearPath(nn.Module):
@@ -54,12 +56,15 @@ class LinearPath(nn.Module):
         x = (self.features(patches) - self.mean) / self.sd
         return torch.matmul(x, self.weight)[:, None, :]
 
-    def fit(self, features: NDArray[np.float32], vectors: NDArray[np.float32], l2: float) -> None:
-        """Ridge regression on the train split, shrunk by the share of its fit that is no chance.
+    def fit(
+        self, features: NDArray[np.float32], vectors: NDArray[np.float32], people: NDArray[np.int64], l2: float
+    ) -> None:
+        """Ridge regression on the train split, shrunk to what of its fit holds for people it was not fitted on.
 
         Args:
             features: Of each window, (N, segments * C).
             vectors: Its pose embedding, (N, d).
+            people: Whose it is, (N,).
             l2: Weight penalty, a share of the features' variance.
 
         Raises:
@@ -71,19 +76,34 @@ class LinearPath(nn.Module):
             raise ModelError("the EMG of the train split is constant", reason=Reason.TOO_LITTLE_DATA)
         sd = np.maximum(sd, 1e-6 + 1e-3 * float(sd.max()))
         x = (x - mean) / sd
-        gram = x.T @ x / len(x) + l2 * np.eye(x.shape[1])
         y = vectors - vectors.mean(axis=0, dtype=np.float64)
-        weight = np.linalg.solve(gram, x.T @ y / len(x))
-        weight *= _trust(y, x @ weight, x.shape[1])
+        weight = _trust(x, y, people, l2) * _ridge(x, y, l2)
         for buffer, value in ((self.mean, mean), (self.sd, sd), (self.weight, weight)):
             buffer.copy_(torch.from_numpy(value.astype(np.float32)))
 
 
-def _trust(wanted: NDArray[np.float64], found: NDArray[np.float64], features: int) -> float:
-    """Adjusted over plain explained variance of centred targets, 0..1: broken pairs leave nothing to build on."""
-    n = len(wanted)
-    plain = 1 - np.square(wanted - found).sum() / max(np.square(wanted).sum(), 1e-12)
-    if plain <= 0 or n <= features + 1:
+def _ridge(x: _Array, y: _Array, l2: float) -> _Array:
+    """Weights (features, d) from standardised features to centred targets."""
+    return np.asarray(np.linalg.solve(x.T @ x / len(x) + l2 * np.eye(x.shape[1]), x.T @ y / len(x)))
+
+
+def _trust(x: _Array, y: _Array, people: NDArray[np.int64], l2: float) -> float:
+    """Variance explained in people left out over that explained in those fitted, 0..1.
+
+    Windows of a person overlap, so what they explain of themselves proves nothing; broken pairs explain nothing of
+    others and leave no path to build on.
+    """
+    plain = _explained(y, x @ _ridge(x, y, l2))
+    folds = np.unique(people, return_inverse=True)[1] % _FOLDS
+    if plain <= 0 or len(np.unique(folds)) < 2:
         return 0.0
-    adjusted = 1 - (1 - plain) * (n - 1) / (n - features - 1)
-    return float(np.clip(adjusted / plain, 0.0, 1.0))
+    found = np.empty_like(y)
+    for fold in np.unique(folds):
+        out = folds == fold
+        found[out] = x[out] @ _ridge(x[~out], y[~out], l2)
+    return float(np.clip(_explained(y, found) / plain, 0.0, 1.0))
+
+
+def _explained(wanted: _Array, found: _Array) -> float:
+    """Share of the variance of centred targets."""
+    return 1.0 - float(np.square(wanted - found).sum()) / max(float(np.square(wanted).sum()), 1e-12)
