@@ -21,7 +21,7 @@ app = typer.Typer(rich_markup_mode=None)
 _NEEDS = ("aiomqtt", "amqtt", "duckdb", "faiss", "fastapi", "matplotlib", "onnxruntime", "onnxscript", "torch", "tuf")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def demo(
     data: Annotated[
         str, typer.Option(help='Recordings instead of synthetic wearers: "ninapro:FOLDER" (NinaPro DB1, exercise 1).')
