@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from embridge_edge.courier import Courier
-from embridge_edge.decode.calibration import CalibrationStore, calibrate
+from embridge_edge.decode.calibration import calibrate, load_calibration, save_calibration
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.live import LiveDecoding
@@ -22,7 +22,7 @@ from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
 from embridge_edge.uplink import Uplink
 from embridge_shared.clock import Clock
-from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
+from embridge_shared.errors import DataError, EmbridgeError, Reason
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
 from embridge_shared.wire.messages import EdgeState
@@ -53,7 +53,6 @@ class Agent:
         self._base = base
         self._state_dir = settings.edge.state_dir
         self._courier = Courier(Spool(self._state_dir / "spool.db", settings.edge.spool_max_bytes))
-        self._calibrations = CalibrationStore(self._state_dir / "calibrations")
         self._recorder: Recorder | None = None
         self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed)
         self._uplink = Uplink(settings, self._courier, clock, state=self._state, on_desired=self._releases.desire)
@@ -160,18 +159,12 @@ class Agent:
             tap.chunks,
             created_ns=self._clock.wall_ns(),
         )
-        self._calibrations.save(calibration)
+        save_calibration(self._state_dir, calibration)
         logger.info("calibrated %s on %.0f s of signal", participant, calibration.duration_s)
 
     def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
         manifest = decoder.manifest
-        calibration = self._calibrations.load(entry.participant, manifest.preprocess, take.band.spec)
-        if calibration is None:
-            raise OperatorError(
-                f"{entry.participant} has no calibration for {manifest.release} with this band",
-                reason=Reason.NOT_FOUND,
-                hint='Record a session of purpose "calibration" first: rest, then every known gesture once.',
-            )
+        calibration = load_calibration(self._state_dir, entry.participant, manifest.preprocess, take.band.spec)
         return LiveDecoding(StreamDecoder(decoder, take.band.spec, calibration.scale))
 
     def _note(self, digest: Digest) -> None:
