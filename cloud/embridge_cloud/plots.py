@@ -1,4 +1,4 @@
-"""Pictures for reports and model cards; each function writes one PNG."""
+"""Pictures for reports and model cards: what is drawn, and the style that all of them share."""
 
 from __future__ import annotations
 
@@ -8,30 +8,38 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from embridge_shared.hand import BONES, landmarks
 
 mpl.use("Agg")
 
-_INK = "#1f2933"
-_ACCENT = "#0b7285"
-_WARM = "#d9480f"
+INK = "#1f2933"
+PAPER = "#ffffff"
+ACCENT = "#0b7285"
+WARM = "#d9480f"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Told apart by people who see fewer colours; never the only difference."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "figure.dpi": 130,
 }
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure in the shared style, width and height in inches."""
     mpl.rcParams.update(_STYLE)
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -49,20 +57,33 @@ def confusion(path: Path, panels: Sequence[tuple[str, Sequence[str], NDArray[Any
         panels: Title, class names, counts (classes, classes) truth by prediction.
     """
     sizes = [max(3.4, 0.5 * len(names) + 1.8) for _, names, _ in panels]
-    figure = _figure(sum(sizes), max(sizes))
+    figure = new_figure(sum(sizes), max(sizes))
     axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)[0]
     for ax, (title, names, counts) in zip(axes, panels, strict=True):
-        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        ax.imshow(share, cmap="YlGnBu", vmin=0, vmax=1)
-        for (i, j), value in np.ndenumerate(share):
-            if value >= 0.005:
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value > 0.6 else _INK)
         labels = [n.replace("_", " ") for n in names]
-        ax.set_xticks(range(len(names)), labels, rotation=45, ha="right")
-        ax.set_yticks(range(len(names)), labels)
+        shares(ax, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), labels, labels)
         ax.set(title=title, xlabel="decoded", ylabel="performed")
-        ax.spines[:].set_visible(False)
     _save(figure, path)
+
+
+def shares(ax: Any, values: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> None:
+    """A table of shares, each in its cell as a number and as strength of one colour.
+
+    Args:
+        ax: Where it is drawn.
+        values: (rows, columns), 0..1; below 0.005 no number is written.
+        rows: Names, from above.
+        columns: Names.
+    """
+    for (i, j), value in np.ndenumerate(values):
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=ACCENT, alpha=float(value), linewidth=0))
+        if value >= 0.005:
+            colour = PAPER if value > 0.55 else INK
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.spines[:].set_visible(False)
 
 
 def embedding_map(
@@ -86,27 +107,40 @@ def embedding_map(
     mean = prototypes.mean(axis=0)
     axes2 = np.linalg.svd(prototypes - mean, full_matrices=False)[2][:2]
     p, q = (prototypes - mean) @ axes2.T, (queries - mean) @ axes2.T
-    figure = _figure(7.2, 5.4)
+    figure = new_figure(7.2, 5.4)
     ax = figure.subplots()
-    colours = mpl.colormaps["tab20"](np.linspace(0, 1, max(len(gestures), 2)))
-    for g, (name, seen) in enumerate(gestures):
-        own = labels == g
-        ax.scatter(q[own, 0], q[own, 1], s=5, color=colours[g], alpha=0.35, linewidths=0)
-        ax.scatter(
-            p[rows == g, 0],
-            p[rows == g, 1],
-            s=36,
-            color=colours[g],
-            marker="o" if seen else "*",
-            edgecolors=_INK,
-            linewidths=0.5,
-            label=name.replace("_", " ") + ("" if seen else " (EMG never seen)"),
-        )
+    points(ax, (q, labels), (p, rows), gestures)
     ax.set(
         title="Pose prototypes (outlined) and held-out EMG windows (dots)", xlabel="main axis 1", ylabel="main axis 2"
     )
-    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     _save(figure, path)
+
+
+def points(
+    ax: Any,
+    emg: tuple[NDArray[Any], NDArray[np.int64]],
+    pose: tuple[NDArray[Any], NDArray[np.int64]],
+    gestures: Sequence[tuple[str, bool]],
+) -> None:
+    """EMG windows as dots and poses outlined; each gesture's number stands at the median of its poses.
+
+    Args:
+        ax: Where they are drawn.
+        emg: Places (N, 2) and gestures (N,).
+        pose: Places (P, 2) and gestures (P,).
+        gestures: Name, and whether its EMG was in the training.
+    """
+    halo = [patheffects.withStroke(linewidth=2.5, foreground=PAPER)]
+    for g, (name, seen) in enumerate(gestures):
+        dots, poses = emg[0][emg[1] == g], pose[0][pose[1] == g]
+        colour, later = COLOURS[g % len(COLOURS)], g // len(COLOURS) % 2
+        ax.scatter(*dots.T, s=7, color=colour, marker="ox"[later], alpha=0.5, linewidths=0.6 * later)
+        label = f"{g + 1} {name.replace('_', ' ')}" + ("" if seen else " (EMG never seen)")
+        shape = {"marker": "os"[later] if seen else "*", "s": 30 if seen else 60}
+        ax.scatter(*poses.T, color=colour, edgecolors=INK, linewidths=0.6, label=label, **shape)
+        if len(poses):
+            ax.text(*np.median(poses, axis=0), str(g + 1), fontsize=9, weight="bold", path_effects=halo)
+    ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, frameon=False)
 
 
 def losses(path: Path, history: Mapping[str, Sequence[float]], panels: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -117,26 +151,38 @@ def losses(path: Path, history: Mapping[str, Sequence[float]], panels: Sequence[
         history: One value a step, by name.
         panels: Title and the names drawn in it; absent names are left out.
     """
-    figure = _figure(3.6 * len(panels), 2.8)
+    figure = new_figure(3.6 * len(panels), 2.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, names) in zip(axes, panels, strict=True):
-        for name in names:
-            if history.get(name):
-                ax.plot(history[name], lw=1.2, label=name)
+        courses(ax, {n: (range(len(history[n])), history[n]) for n in names if history.get(n)})
         ax.set(title=title, xlabel="step")
-        ax.legend(fontsize=7, frameon=False)
     _save(figure, path)
+
+
+def courses(ax: Any, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, marks: bool = False) -> None:
+    """Lines that differ by colour and by dashes.
+
+    Args:
+        ax: Where they are drawn.
+        lines: Horizontal and vertical values, by name.
+        marks: Mark every value.
+    """
+    for i, (name, (x, y)) in enumerate(lines.items()):
+        shape = {"marker": MARKERS[i % len(MARKERS)], "ms": 4} if marks else {}
+        ax.plot(x, y, lw=1.3, label=name, color=COLOURS[i % len(COLOURS)], ls=_DASHES[i % len(_DASHES)], **shape)
+    if lines:
+        ax.legend(fontsize=7, frameon=False)
 
 
 def latency(path: Path, latency_ms: NDArray[np.float64]) -> None:
     """Histogram of decode latency with median and 99th percentile."""
-    figure = _figure(5.2, 2.8)
+    figure = new_figure(5.2, 2.8)
     ax = figure.subplots()
     p50, p99 = np.percentile(latency_ms, [50, 99])
-    ax.hist(np.clip(latency_ms, 0, 1.5 * p99), bins=60, color=_ACCENT)
+    ax.hist(np.clip(latency_ms, 0, 1.5 * p99), bins=60, color=ACCENT)
     for value, name in ((p50, "median"), (p99, "p99")):
-        ax.axvline(value, color=_WARM, lw=1)
-        ax.text(value, ax.get_ylim()[1] * 0.95, f" {name} {value:.2f} ms", color=_WARM, va="top", fontsize=8)
+        ax.axvline(value, color=WARM, lw=1)
+        ax.text(value, ax.get_ylim()[1] * 0.95, f" {name} {value:.2f} ms", color=WARM, va="top", fontsize=8)
     ax.set(title="From the packet that completes a window to its scores", xlabel="ms", ylabel="decodes")
     _save(figure, path)
 
@@ -159,7 +205,7 @@ def strip(
         poses: Time and joint angles, rad (20,).
         spans: Start, end and name of each movement.
     """
-    figure = _figure(10, 5.6)
+    figure = new_figure(10, 5.6)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.3, 3))[:, 0]
     hands = upper.subplots(1, max(len(poses), 1), subplot_kw={"projection": "3d"}, squeeze=False)[0]
     for ax, (when, angles) in zip(hands, poses, strict=False):
@@ -170,10 +216,10 @@ def strip(
     ax = lower.subplots()
     step = np.percentile(np.abs(emg - np.median(emg, axis=0)), 99.5) * 2 or 1.0
     for c in range(emg.shape[1]):
-        ax.plot(t_s, emg[:, c] - np.median(emg[:, c]) - c * step, lw=0.4, color=_INK)
+        ax.plot(t_s, emg[:, c] - np.median(emg[:, c]) - c * step, lw=0.4, color=INK)
     for start, end, name in spans:
-        ax.axvspan(start, end, color=_ACCENT, alpha=0.12, lw=0)
-        ax.text((start + end) / 2, step, name.replace("_", " "), ha="center", fontsize=8, color=_ACCENT)
+        ax.axvspan(start, end, color=ACCENT, alpha=0.12, lw=0)
+        ax.text((start + end) / 2, step, name.replace("_", " "), ha="center", fontsize=8, color=ACCENT)
     ax.set_yticks([-c * step for c in range(emg.shape[1])], [str(c) for c in range(emg.shape[1])])
     ax.set(xlabel="s", ylabel=f"channel, {step:.3g} {unit} apart", xlim=(t_s[0], t_s[-1]))
     _save(figure, path)
@@ -182,7 +228,7 @@ def strip(
 def _hand(ax: Any, angles: NDArray[np.float64]) -> None:
     points = landmarks(angles)
     for a, b in BONES:
-        ax.plot(*points[[a, b]].T, color=_ACCENT, lw=1.6, solid_capstyle="round")
+        ax.plot(*points[[a, b]].T, color=ACCENT, lw=1.6, solid_capstyle="round")
     ax.set_axis_off()
     spread = np.ptp(points, axis=0)
     ax.set_box_aspect(np.maximum(spread, 0.03), zoom=1.5)
