@@ -199,12 +199,20 @@ class AlignConfig(_Config, frozen=True, kw_only=True):
 
 
 class OptimiserConfig(_Config, frozen=True, kw_only=True):
-    """AdamW with warm-up and cosine decay, for every stage."""
+    """AdamW with warm-up and cosine decay, for every stage.
+
+    Attributes:
+        bf16: Mixed precision on an accelerator.
+        bf16_cpu: Mixed precision on a CPU too; slower on most.
+        compile: Compile the transformer blocks; the first steps then take a minute.
+    """
 
     weight_decay: float = 0.05
     warmup: float = 0.05
     clip_norm: float = 1.0
     bf16: bool = True
+    bf16_cpu: bool = False
+    compile: bool = False
 
 
 class EvalConfig(_Config, frozen=True, kw_only=True):

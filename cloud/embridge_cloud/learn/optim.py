@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embridge_cloud.learn import world
 from embridge_cloud.learn.config import OptimiserConfig
 from embridge_shared.errors import ConfigError, ModelError, Reason
 
@@ -66,8 +67,9 @@ def reproducible(seed: int, threads: int, device: torch.device) -> Iterator[None
 
 
 def autocast(config: OptimiserConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 on an accelerator, nothing on a CPU."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.bf16 and device.type == "cuda")
+    """bfloat16 on an accelerator, and on a CPU where that is asked for."""
+    enabled = config.bf16_cpu if device.type == "cpu" else config.bf16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 class Stepper:
@@ -89,17 +91,38 @@ class Stepper:
         self._parameters = [p for group in split for p in group["params"]]
         self._clip = config.clip_norm
         self._optimiser = torch.optim.AdamW([g for g in split if g["params"]], betas=(0.9, 0.95))
-        warm = max(1, round(config.warmup * total))
+        self._bases: list[float] = [g["lr"] for g in self._optimiser.param_groups]
+        self._warm = max(1, round(config.warmup * total))
+        self._total = total
+        self._plan(0)
 
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+    def _plan(self, step: int) -> None:
+        """Set the learning rates of the update after `step` others."""
+        self._done = step
+        if step < self._warm:
+            factor = (step + 1) / self._warm
+        else:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - self._warm) / max(1, self._total - self._warm)))
+        for group, base in zip(self._optimiser.param_groups, self._bases, strict=True):
+            group["lr"] = base * factor
 
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, factor)
+    def state(self) -> dict[str, Tensor]:
+        """Moments by the number of their parameter."""
+        moments = self._optimiser.state_dict()["state"]
+        return {f"{i}.{name}": value for i, kept in moments.items() for name, value in kept.items()}
+
+    def restore(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Take up moments and schedule after `step` updates."""
+        whole = self._optimiser.state_dict()
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = value
+        self._optimiser.load_state_dict({"state": moments, "param_groups": whole["param_groups"]})
+        self._plan(step)
 
     def step(self, loss: Tensor) -> float:
-        """One update; returns the loss.
+        """One update, from the gradients of every process; returns the loss.
 
         Raises:
             ModelError: The loss is not finite.
@@ -113,7 +136,8 @@ class Stepper:
             )
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        world.average_gradients(self._parameters)
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._optimiser.step()
-        self._schedule.step()
+        self._plan(self._done + 1)
         return value
