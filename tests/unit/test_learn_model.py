@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from embridge_cloud.learn import communities, objectives
-from embridge_cloud.learn.align import augment, fit_path, prepare, rebuild_reliance
+from embridge_cloud.learn.align import fit_path, prepare, rebuild_reliance
+from embridge_cloud.learn.augment import augment
 from embridge_cloud.learn.config import AugmentConfig, LearnConfig, QFormerConfig
 from embridge_cloud.learn.encoders import Encoder, MaskedAutoencoder, patchify
 from embridge_cloud.learn.model import Bridge

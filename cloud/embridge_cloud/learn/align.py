@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from embridge_cloud.learn import communities, objectives
-from embridge_cloud.learn.config import AugmentConfig
+from embridge_cloud.learn.augment import augment
 from embridge_cloud.learn.data import Windows, batches
 from embridge_cloud.learn.model import Bridge, Losses, embed_poses, in_batches
 from embridge_cloud.learn.optim import Progress, ProgressCallback, Stepper, autocast
@@ -48,9 +48,20 @@ def prepare(model: Bridge, pose: NDArray[np.float32], *, seed: int) -> float:
     if config.center == "always" or (config.center == "auto" and cosine > CENTER_ABOVE):
         model.center.copy_(summary.mean(dim=0))
         logger.info("pose embeddings are centred: their mean cosine was %.2f", cosine)
-    found = communities.centroids(embed_poses(model, pose), config.loss.cascle.centroids, seed=seed)
-    model.centroids = torch.from_numpy(found).to(model.center.device)
+    set_communities(model, embed_poses(model, pose), seed=seed)
     return cosine
+
+
+def set_communities(model: Bridge, vectors: NDArray[np.float32], *, seed: int) -> None:
+    """Cluster training pose vectors (N, d) into the communities of the soft targets."""
+    wanted = model.config.loss.cascle
+    device = model.center.device
+    if wanted.model == "gmm":
+        means, spread = communities.mixture(vectors, wanted.centroids, seed=seed)
+        model.spread = torch.from_numpy(spread).to(device)
+    else:
+        means = communities.centroids(vectors, wanted.centroids, seed=seed)
+    model.centroids = torch.from_numpy(means).to(device)
 
 
 @torch.no_grad()
@@ -65,23 +76,6 @@ def fit_path(model: Bridge, windows: Windows) -> None:
     ]
     vectors = embed_poses(model, windows.pose)
     model.path.fit(np.concatenate(parts), vectors, windows.participant, model.config.linear.l2)
-
-
-def augment(emg: Tensor, config: AugmentConfig, patch: int) -> Tensor:
-    """Gains, silenced channels and patches, and rotations, drawn anew for each window of (B, T, C)."""
-    b, t, c = emg.shape
-    if config.gain_db > 0:
-        emg = emg * 10 ** (torch.randn(b, 1, c, device=emg.device) * (config.gain_db / 20))
-    if config.channel_mask > 0:
-        emg = emg * (torch.rand(b, 1, c, device=emg.device) >= config.channel_mask)
-    if config.time_mask > 0:
-        open_ = torch.rand(b, t // patch, 1, device=emg.device) >= config.time_mask
-        emg = emg * open_.repeat_interleave(patch, dim=1)
-    if config.roll > 0:
-        shift = torch.randint(-config.roll, config.roll + 1, (b, 1), device=emg.device)
-        ring = (torch.arange(c, device=emg.device)[None, :] - shift) % c
-        emg = emg.gather(2, ring[:, None, :].expand(b, t, c))
-    return emg
 
 
 @dataclass(frozen=True, slots=True)

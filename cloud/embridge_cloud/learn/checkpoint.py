@@ -87,7 +87,9 @@ def _restore(config: LearnConfig, tensors: bytes) -> Bridge:
         model = Bridge(Encoder(config.emg, config.encoder), Encoder(config.pose, config.encoder), config)
     try:
         state = load(tensors)
-        model.centroids = state["centroids"]
+        for name in ("centroids", "spread"):
+            if name in state:
+                setattr(model, name, state[name])
         model.load_state_dict(state, strict=True)
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise ModelError(f"tensors do not fit the configuration: {error}", reason=Reason.INCOMPATIBLE) from None

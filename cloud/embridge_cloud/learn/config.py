@@ -14,6 +14,24 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pass
 
 
+class ElectrodeConfig(_Config, frozen=True, kw_only=True):
+    """Tokens of single electrodes that know where on the arm they sit, so that one encoder reads any band.
+
+    Attributes:
+        harmonics: The angle around the arm is told as cosine and sine of its first multiples.
+        angles_deg: Angle of each electrode; none spreads them evenly over the ring.
+        along_mm: Distance of each from the ring along the forearm; none means that all sit on it.
+    """
+
+    harmonics: int = 4
+    angles_deg: tuple[float, ...] = ()
+    along_mm: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.harmonics < 1:
+            raise ConfigError("electrodes need at least one harmonic")
+
+
 class SignalConfig(_Config, frozen=True, kw_only=True):
     """Shape of one modality's window.
 
@@ -23,6 +41,7 @@ class SignalConfig(_Config, frozen=True, kw_only=True):
         window: Samples a window.
         patch: Samples a token; divides `window`.
         clip: Standardised values are clipped to ± this.
+        electrodes: One token an electrode and patch; None makes one token a patch over all channels.
     """
 
     rate_hz: float = 2000.0
@@ -30,12 +49,17 @@ class SignalConfig(_Config, frozen=True, kw_only=True):
     window: int = 4000
     patch: int = 200
     clip: float = 20.0
+    electrodes: ElectrodeConfig | None = None
 
     def __post_init__(self) -> None:
         if min(self.channels, self.window, self.patch) < 1 or not self.rate_hz > 0 or not self.clip > 0:
             raise ConfigError("rate_hz, channels, window, patch and clip must be positive")
         if self.window % self.patch:
             raise ConfigError(f"a window of {self.window} samples does not divide into patches of {self.patch}")
+        for name in ("angles_deg", "along_mm") if self.electrodes is not None else ():
+            given = len(getattr(self.electrodes, name))
+            if given not in (0, self.channels):
+                raise ConfigError(f"electrodes.{name} names {given} electrodes, the window has {self.channels}")
 
     @property
     def tokens(self) -> int:
@@ -68,6 +92,10 @@ class MaeConfig(_Config, frozen=True, kw_only=True):
         steps: Optimiser steps; 0 takes `epochs` passes instead.
         normalise_target: Reconstruct patches scaled to zero mean and unit variance each.
         summary: Weight of predicting the window's channel means from [CLS]; it gives [CLS] a loss of its own.
+        target: Reconstruct the waveform of a hidden patch, or its spectrum: log amplitude a band and channel. EMG is
+            noise-like and its waveform cannot be predicted; of an envelope this is the modulation spectrum.
+        bands: Bands of the spectrum, equally wide; fewer where a patch is too short for them.
+        band_hz: Supported band, Hz: what lies outside was not recorded; an upper end of 0 is half the rate.
     """
 
     ratio: float = 0.5
@@ -81,10 +109,16 @@ class MaeConfig(_Config, frozen=True, kw_only=True):
     dropout: float = 0.1
     normalise_target: bool = True
     summary: float = 0.0
+    target: Literal["waveform", "spectrum"] = "waveform"
+    bands: int = 8
+    band_hz: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise ConfigError(f"mask ratio {self.ratio} must lie between 0 and 1")
+        low, high = self.band_hz
+        if self.bands < 1 or low < 0 or (high != 0 and high <= low):
+            raise ConfigError(f"{self.bands} bands between {low} and {high} Hz are no spectrum")
 
 
 class QFormerConfig(_Config, frozen=True, kw_only=True):
@@ -94,11 +128,18 @@ class QFormerConfig(_Config, frozen=True, kw_only=True):
         queries: Number of learnt queries M.
         cross_every: Layers whose index divides by it carry cross-attention.
         separate_ffn: Give query rows a feed-forward of their own.
+        reader: Learnt queries, or the EMG encoder's summary alone, projected (CPEP).
     """
 
     queries: int = 16
     cross_every: int = 2
     separate_ffn: bool = False
+    reader: Literal["queries", "summary"] = "queries"
+
+    @property
+    def spoken(self) -> int:
+        """Vectors that speak for a window."""
+        return 1 if self.reader == "summary" else self.queries
 
 
 class LinearConfig(_Config, frozen=True, kw_only=True):
@@ -114,16 +155,21 @@ class LinearConfig(_Config, frozen=True, kw_only=True):
 
 
 class CascleConfig(_Config, frozen=True, kw_only=True):
-    """Soft targets from pose communities.
+    """Soft targets over the poses of a batch.
 
     Attributes:
-        centroids: k-means centroids N_c; fewer where the training set is small.
+        targets: From communities of poses; the same for every other pose, which is label smoothing with
+            ε = alpha / (1 + alpha); or from the cosine of the poses themselves (SoftCLIP).
+        model: Communities by spherical k-means, or by a Gaussian mixture whose responsibilities are compared.
+        centroids: Communities N_c; fewer where the training set is small.
         keep: Nearest centroids kept in an affinity row, k_c.
         tau: Temperature of the targets, τ_s.
         affinity: Rows scaled to unit length before their product, or taken as they are.
         softmax: Over every pose, or over the others only.
     """
 
+    targets: Literal["communities", "smoothing", "instances"] = "communities"
+    model: Literal["kmeans", "gmm"] = "kmeans"
     centroids: int = 64
     keep: int = 5
     tau: float = 0.1
@@ -165,15 +211,65 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
 
     Attributes:
         gain_db: Standard deviation of one gain a channel, dB.
+        shared_gain_db: Standard deviation of one gain for all channels, dB.
         channel_mask: Probability that a channel is silenced.
+        channel_mask_upto: As many channels as an even draw from none to this share says are silenced besides; a window
+            may so lose most of its ring.
         time_mask: Probability that a patch is silenced.
         roll: Largest rotation of the ring, electrodes; only where channels form a ring.
+        ring: How many of the first channels form the ring; 0 is all.
+        noise: Standard deviation of noise on each channel's level, a share of that level's own deviation in the batch.
     """
 
     gain_db: float = 0.0
+    shared_gain_db: float = 0.0
     channel_mask: float = 0.0
+    channel_mask_upto: float = 0.0
     time_mask: float = 0.0
     roll: int = 0
+    ring: int = 0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if max(self.channel_mask, self.channel_mask_upto, self.time_mask) >= 1 or self.ring < 0:
+            raise ConfigError("masks must leave some of the EMG open, and a ring has at least no channel")
+
+
+class RegressionConfig(_Config, frozen=True, kw_only=True):
+    """A network that regresses pose from EMG.
+
+    Attributes:
+        target: The window's mean posture, standardised, or its pose embedding.
+        cosine: Weight of the cosine error beside the squared one.
+    """
+
+    target: Literal["posture", "embedding"] = "posture"
+    cosine: float = 1.0
+
+
+class SupervisedConfig(_Config, frozen=True, kw_only=True):
+    """A classifier of the seen gestures: label smoothing of its cross-entropy, dropout before its head."""
+
+    smoothing: float = 0.1
+    dropout: float = 0.1
+
+
+class WearerConfig(_Config, frozen=True, kw_only=True):
+    """What is done with recordings of the wearer.
+
+    Attributes:
+        share: Share of calibration windows, which have labels and no glove, among the training windows.
+        adapt: Unlabelled adaptation of the queries to the wearer: none, their mean, or mean and covariance (CORAL).
+        shrink: How far the covariances are drawn to a multiple of the identity.
+    """
+
+    share: float = 0.5
+    adapt: Literal["none", "mean", "coral"] = "none"
+    shrink: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or not 0 <= self.shrink <= 1:
+            raise ConfigError("wearer.share must lie between 0 and 1, wearer.shrink not outside")
 
 
 class AlignConfig(_Config, frozen=True, kw_only=True):
@@ -228,6 +324,8 @@ class LearnConfig(_Config, frozen=True, kw_only=True):
 
     Attributes:
         center: Subtract the train mean of pose embeddings: always, never, or where their mean cosine exceeds 0.5.
+        unpaired_pose: Let pose windows without EMG join the pose encoder's first stage.
+        from_scratch: Align encoders that no first stage trained: a control.
         threads: CPU threads of the run; 0 leaves them as they are.
         device: "auto" takes an accelerator where there is one.
     """
@@ -245,7 +343,12 @@ class LearnConfig(_Config, frozen=True, kw_only=True):
     align: AlignConfig = AlignConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     evaluate: EvalConfig = EvalConfig()
+    regression: RegressionConfig = RegressionConfig()
+    supervised: SupervisedConfig = SupervisedConfig()
+    wearer: WearerConfig = WearerConfig()
     center: Literal["auto", "always", "never"] = "auto"
+    unpaired_pose: bool = False
+    from_scratch: bool = False
     threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -254,6 +357,10 @@ class LearnConfig(_Config, frozen=True, kw_only=True):
             raise ConfigError(
                 f"EMG windows last {self.emg.window_s} s, pose windows {self.pose.window_s} s",
                 hint="Choose windows of one length for both.",
+            )
+        if self.qformer.reader == "summary" and self.loss.lam > 0:
+            raise ConfigError(
+                "masked pose cannot be rebuilt from a summary alone", hint="Set loss.lam = 0, or read with queries."
             )
 
     def digest(self) -> str:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from embridge_cloud.learn.config import EncoderConfig, MaeConfig, SignalConfig
+from embridge_cloud.learn.electrodes import even_ring, places_of, split_electrodes
+from embridge_cloud.learn.spectrum import LogSpectrum
+from embridge_shared.errors import DataError, Reason
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -92,7 +95,8 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Windows of one modality to a summary token and L tokens.
 
-    The train split's statistics live in the buffers `offset` and `scale`, so that they travel with the weights.
+    The train split's statistics live in the buffers `offset` and `scale`, so that they travel with the weights. With
+    tokens of single electrodes there are L * C of them, electrodes innermost, and windows of any C are read.
 
     Args:
         signal: Shape of the windows.
@@ -102,6 +106,7 @@ class Encoder(nn.Module):
     offset: Tensor
     scale: Tensor
     position: Tensor
+    places: Tensor
 
     def __init__(self, signal: SignalConfig, config: EncoderConfig) -> None:
         super().__init__()
@@ -109,7 +114,10 @@ class Encoder(nn.Module):
         self.register_buffer("offset", torch.zeros(signal.channels))
         self.register_buffer("scale", torch.ones(signal.channels))
         self.register_buffer("position", positions(signal.tokens + 1, config.width), persistent=False)
-        self.patch_embed = nn.Linear(signal.patch * signal.channels, config.width)
+        self.register_buffer("places", places_of(signal), persistent=False)
+        one = signal.electrodes is not None
+        self.patch_embed = nn.Linear(signal.patch * (1 if one else signal.channels), config.width)
+        self.place_embed = nn.Linear(self.places.shape[1], config.width) if one else None
         self.summary = nn.Parameter(torch.zeros(config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
@@ -118,13 +126,42 @@ class Encoder(nn.Module):
 
     def patches(self, x: Tensor) -> Tensor:
         """Standardised patches: (B, T, C) to (B, L, patch * C)."""
-        z = ((x - self.offset) / self.scale).clamp(-self.signal.clip, self.signal.clip)
+        offset, scale = self.offset, self.scale
+        if x.shape[2] != len(offset):
+            if self.place_embed is None:
+                raise DataError(
+                    f"the encoder reads {len(offset)} channels, not {x.shape[2]}",
+                    reason=Reason.WRONG_SHAPE,
+                    hint="Train it with electrode tokens to read any band.",
+                )
+            offset, scale = offset.mean(), scale.mean()
+        z = ((x - offset) / scale).clamp(-self.signal.clip, self.signal.clip)
         return patchify(z, self.signal.patch)
 
-    def embed(self, patches: Tensor) -> Tensor:
-        """Tokens before the first block, with their positions: (B, L, d)."""
-        tokens: Tensor = self.patch_embed(patches)
-        return tokens + self.position[1:]
+    def embed(self, patches: Tensor, places: Tensor | None = None) -> Tensor:
+        """Tokens before the first block, with their positions: (B, L, d), or (B, L * C, d) of single electrodes.
+
+        Args:
+            patches: (B, L, patch * C).
+            places: Features of each electrode's place; None takes the encoder's own, or an even ring where the number
+                of electrodes is another.
+        """
+        if self.place_embed is None:
+            tokens: Tensor = self.patch_embed(patches)
+            return tokens + self.position[1:]
+        units: Tensor = self.patch_embed(split_electrodes(patches, self.signal.patch))
+        where: Tensor = self.place_embed(self._placed(patches, places))
+        position = self.position[1:, None, :] + where[None, :, :]
+        return units + position.flatten(0, 1)
+
+    def _placed(self, patches: Tensor, places: Tensor | None) -> Tensor:
+        """Features of the places of the electrodes that made the patches."""
+        channels = patches.shape[2] // self.signal.patch
+        if places is not None:
+            return places.to(patches.device)
+        if self.signal.electrodes is None or channels == self.signal.channels:
+            return self.places
+        return even_ring(channels, self.signal.electrodes).to(patches.device)
 
     def run(self, tokens: Tensor) -> Tensor:
         """[summary; tokens] through the blocks: (B, n, d) to (B, n + 1, d)."""
@@ -135,9 +172,9 @@ class Encoder(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, 1 + L, d); row 0 is the summary."""
-        return self.run(self.embed(self.patches(x)))
+    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """(B, T, C) to (B, 1 + L, d), or (B, 1 + L * C, d) of single electrodes; row 0 is the summary."""
+        return self.run(self.embed(self.patches(x), places))
 
 
 def init_weights(module: nn.Module) -> None:
@@ -155,7 +192,7 @@ def set_dropout(module: nn.Module, p: float) -> None:
 
 
 class MaskedAutoencoder(nn.Module):
-    """Reconstruct masked patches from the visible ones.
+    """Reconstruct masked patches, or their spectra, from the visible ones.
 
     The encoder sees visible tokens only; a small decoder sees them beside mask tokens and is thrown away afterwards.
 
@@ -172,15 +209,20 @@ class MaskedAutoencoder(nn.Module):
         small = EncoderConfig(width=config.decoder_width, depth=config.decoder_depth, heads=config.decoder_heads)
         self.encoder = encoder
         self.config = config
+        self.spectrum = LogSpectrum(signal, config) if config.target == "spectrum" else None
+        values = signal.patch if self.spectrum is None else self.spectrum.bands
         self.reduce = nn.Linear(width, small.width)
         self.mask_token = nn.Parameter(torch.zeros(small.width))
         self.register_buffer("position", positions(signal.tokens + 1, small.width), persistent=False)
+        one = signal.electrodes is not None
+        self.place_embed = nn.Linear(encoder.places.shape[1], small.width) if one else None
         self.blocks = nn.ModuleList(Block(small) for _ in range(small.depth))
         self.norm = nn.LayerNorm(small.width)
-        self.head = nn.Linear(small.width, signal.patch * signal.channels)
+        self.head = nn.Linear(small.width, values * (1 if one else signal.channels))
         self.mean_head = nn.Linear(width, signal.channels)
-        for part in (self.reduce, self.blocks, self.head, self.mean_head):
-            part.apply(init_weights)
+        for part in (self.reduce, self.blocks, self.head, self.mean_head, self.place_embed):
+            if part is not None:
+                part.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,38 +232,49 @@ class MaskedAutoencoder(nn.Module):
             x: (B, T, C).
 
         Returns:
-            The loss to minimise and the mean squared error on masked patches.
+            The loss to minimise and the mean squared error on masked tokens.
         """
         patches = self.encoder.patches(x)
-        b, tokens, _ = patches.shape
+        embedded = self.encoder.embed(patches)
+        b, tokens, width = embedded.shape
         visible = max(1, round(tokens * (1 - self.config.ratio)))
         order = torch.rand(b, tokens, device=x.device).argsort(dim=1)
         keep = order[:, :visible, None]
-        embedded = self.encoder.embed(patches)
-        coded = self.encoder.run(embedded.gather(1, keep.expand(-1, -1, embedded.shape[2])))
-        error = (self.decode(coded, keep) - self._target(patches)).square().mean(dim=2)
+        coded = self.encoder.run(embedded.gather(1, keep.expand(-1, -1, width)))
+        error = (self.decode(coded, keep) - self.target(patches)).square().mean(dim=2)
         masked = error.gather(1, order[:, visible:]).mean()
         if self.config.summary == 0:
             return masked, masked.detach()
-        means = patches.reshape(b, tokens * self.encoder.signal.patch, -1).mean(dim=1)
+        means = patches.reshape(b, self.encoder.signal.window, -1).mean(dim=1)
         summary = functional.mse_loss(self.mean_head(coded[:, 0]), means)
         return masked + self.config.summary * summary, masked.detach()
 
     def decode(self, coded: Tensor, keep: Tensor) -> Tensor:
-        """Every patch, from the coded summary and visible tokens: (B, L, patch * C)."""
+        """What every token is predicted to be, from the coded summary and visible tokens: (B, tokens, values)."""
         small = self.reduce(coded)
-        b, tokens = small.shape[0], self.position.shape[0] - 1
-        full = self.mask_token.to(small.dtype).expand(b, tokens, -1)
+        where = self._positions()
+        full = self.mask_token.to(small.dtype).expand(len(small), len(where) - 1, -1)
         full = full.scatter(1, keep.expand(-1, -1, small.shape[2]), small[:, 1:])
-        y = torch.cat([small[:, :1], full], dim=1) + self.position
+        y = torch.cat([small[:, :1], full], dim=1) + where
         for block in self.blocks:
             y = block(y)
         rebuilt: Tensor = self.head(self.norm(y))
         return rebuilt[:, 1:].float()
 
-    def _target(self, patches: Tensor) -> Tensor:
-        """What is reconstructed."""
-        if not self.config.normalise_target:
-            return patches
-        mean, sd = patches.mean(dim=2, keepdim=True), patches.std(dim=2, keepdim=True)
-        return (patches - mean) / (sd + 1e-6)
+    def target(self, patches: Tensor) -> Tensor:
+        """What is predicted of each token: (B, tokens, values)."""
+        values = patches if self.spectrum is None else self.spectrum(patches)
+        if self.place_embed is not None:
+            values = split_electrodes(values, values.shape[2] // self.encoder.signal.channels)
+        if not self.config.normalise_target or self.spectrum is not None:
+            return values
+        mean, sd = values.mean(dim=2, keepdim=True), values.std(dim=2, keepdim=True)
+        return (values - mean) / (sd + 1e-6)
+
+    def _positions(self) -> Tensor:
+        """Positions of the summary and of every token, (1 + tokens, width)."""
+        if self.place_embed is None:
+            return self.position
+        where: Tensor = self.place_embed(self.encoder.places)
+        tokens = (self.position[1:, None, :] + where[None, :, :]).flatten(0, 1)
+        return torch.cat([self.position[:1], tokens])

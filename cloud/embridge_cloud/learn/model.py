@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from embridge_cloud.learn import objectives
-from embridge_cloud.learn.config import LearnConfig
+from embridge_cloud.learn.config import LearnConfig, SignalConfig
 from embridge_cloud.learn.encoders import Encoder
 from embridge_cloud.learn.linear import LinearPath
-from embridge_cloud.learn.qformer import QFormer
-from embridge_shared.errors import DataError, Reason
+from embridge_cloud.learn.qformer import QFormer, SummaryReader
+from embridge_shared.errors import DataError, ModelError, Reason
 
 NEAR = 0.01
 
@@ -45,13 +45,19 @@ class Bridge(nn.Module):
 
     center: Tensor
     centroids: Tensor
+    spread: Tensor
+    qformer: QFormer | SummaryReader
 
     def __init__(self, emg: Encoder, pose: Encoder, config: LearnConfig) -> None:
         super().__init__()
         self.config = config
         self.emg = emg
         self.pose = pose.requires_grad_(False)
-        self.qformer = QFormer(pose, config.encoder, config.qformer, reach=config.linear.reach)
+        reach = config.linear.reach
+        if config.qformer.reader == "summary":
+            self.qformer = SummaryReader(config.encoder.width, reach=reach)
+        else:
+            self.qformer = QFormer(pose, config.encoder, config.qformer, reach=reach)
         self.path = LinearPath(config.emg, config.encoder.width) if config.linear.l2 > 0 else None
         if self.path is not None:
             # the queries start at the linear map and learn what it misses
@@ -60,6 +66,8 @@ class Bridge(nn.Module):
         self.log_tau = nn.Parameter(torch.tensor(math.log(config.loss.tau_init)))
         self.register_buffer("center", torch.zeros(config.encoder.width))
         self.register_buffer("centroids", torch.zeros(0, config.encoder.width))
+        mixture = config.loss.cascle.model == "gmm"
+        self.register_buffer("spread", torch.zeros(0, 2), persistent=mixture)
 
     def train(self, mode: bool = True) -> Bridge:
         """Switch modes; the pose encoder stays in evaluation mode."""
@@ -107,9 +115,7 @@ class Bridge(nn.Module):
         v = self.vectors(pose)
         logits = objectives.similarity(q, v, loss.select) / self.tau
         nce = objectives.info_nce(logits, symmetric=loss.symmetric)
-        with torch.no_grad():
-            rows = objectives.affinity(v, self.centroids, loss.cascle.keep, loss.cascle.affinity)
-            targets = objectives.soft_targets(rows, loss.cascle.tau)
+        targets = self.soft_targets(v)
         soft = objectives.cascle(logits, targets, loss.cascle.softmax)
         rebuilt = self.rebuild_error(states, pose) if loss.lam > 0 else nce.new_zeros(())
         total = nce + loss.alpha * soft + loss.lam * rebuilt
@@ -117,8 +123,24 @@ class Bridge(nn.Module):
             total = total + loss.diversity * objectives.query_diversity(q)
         return Losses(total, nce, soft, rebuilt, q.detach(), v, targets)
 
+    @torch.no_grad()
+    def soft_targets(self, v: Tensor) -> Tensor:
+        """What the soft loss aims at, (B, B), from pose vectors v (B, d)."""
+        cascle = self.config.loss.cascle
+        if cascle.targets == "smoothing":
+            return objectives.even_targets(len(v), v.device)
+        if cascle.targets == "instances":
+            rows = v
+        elif cascle.model == "gmm":
+            rows = objectives.responsibility_rows(v, self.centroids, self.spread)
+        else:
+            rows = objectives.affinity(v, self.centroids, cascle.keep, cascle.affinity)
+        return objectives.soft_targets(rows, cascle.tau)
+
     def rebuild_error(self, states: Tensor, pose: Tensor, masked: Tensor | None = None) -> Tensor:
         """Error on hidden pose patches, rebuilt from the query states (B, M, d) and the visible patches."""
+        if isinstance(self.qformer, SummaryReader):
+            raise ModelError("a summary rebuilds no pose", reason=Reason.INCOMPATIBLE, hint="Set loss.lam = 0.")
         mprl = self.config.loss.mprl
         with torch.no_grad():
             patches = self.pose.patches(pose)
@@ -142,7 +164,7 @@ def embed_poses(model: Bridge, pose: NDArray[np.float32] | None) -> NDArray[np.f
     Raises:
         DataError: There is no pose, or windows of another shape.
     """
-    given = _checked(pose, (model.config.pose.window, model.config.pose.channels), "pose")
+    given = _checked(pose, _shape(model.config.pose), "pose")
     model.eval()
     device = model.center.device
     parts = [model.vectors(torch.from_numpy(part).to(device)).cpu().numpy() for part in in_batches(given)]
@@ -156,13 +178,13 @@ def embed_emg(model: Bridge, emg: NDArray[np.float32] | None) -> NDArray[np.floa
     Raises:
         DataError: There is no EMG, or windows of another shape.
     """
-    given = _checked(emg, (model.config.emg.window, model.config.emg.channels), "EMG")
+    given = _checked(emg, _shape(model.config.emg), "EMG")
     model.eval()
     device = model.center.device
     parts = [model.queries(torch.from_numpy(part).to(device)).cpu().numpy() for part in in_batches(given)]
     if parts:
         return np.concatenate(parts)
-    return np.zeros((0, model.config.qformer.queries, model.center.shape[0]), np.float32)
+    return np.zeros((0, model.config.qformer.spoken, model.center.shape[0]), np.float32)
 
 
 @torch.no_grad()
@@ -172,18 +194,24 @@ def embed_summary(model: Bridge, emg: NDArray[np.float32] | None) -> NDArray[np.
     Raises:
         DataError: There is no EMG, or windows of another shape.
     """
-    given = _checked(emg, (model.config.emg.window, model.config.emg.channels), "EMG")
+    given = _checked(emg, _shape(model.config.emg), "EMG")
     model.eval()
     device = model.center.device
     parts = [model.emg(torch.from_numpy(part).to(device))[:, 0].cpu().numpy() for part in in_batches(given)]
     return np.concatenate(parts) if parts else np.zeros((0, model.center.shape[0]), np.float32)
 
 
-def _checked(values: NDArray[np.float32] | None, shape: tuple[int, int], what: str) -> NDArray[np.float32]:
+def _shape(signal: SignalConfig) -> tuple[int, int | None]:
+    """Samples and channels a window must have; any number of electrodes where each makes tokens of its own."""
+    return signal.window, None if signal.electrodes is not None else signal.channels
+
+
+def _checked(values: NDArray[np.float32] | None, shape: tuple[int, int | None], what: str) -> NDArray[np.float32]:
     """Windows of the shape the model was made for."""
-    if values is None or values.ndim != 3 or values.shape[1:] != shape:
+    time, channels = shape
+    if values is None or values.ndim != 3 or values.shape[1] != time or channels not in (None, values.shape[2]):
         raise DataError(
-            f"{what} windows must be (N, {shape[0]}, {shape[1]}), not {None if values is None else values.shape}",
+            f"{what} windows must be (N, {time}, {channels or 'any'}), not {None if values is None else values.shape}",
             reason=Reason.WRONG_SHAPE,
             hint="Cut windows with the configuration the model was trained with.",
         )

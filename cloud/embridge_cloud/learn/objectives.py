@@ -73,6 +73,27 @@ def soft_targets(rows: Tensor, tau: float) -> Tensor:
     return functional.softmax(products / tau, dim=1)
 
 
+def responsibility_rows(v: Tensor, means: Tensor, spread: Tensor) -> Tensor:
+    """Square roots of the responsibilities of a Gaussian mixture, (B, N_c), unit length; their products are Hellinger
+    affinities.
+
+    Args:
+        v: (B, d).
+        means: (N_c, d).
+        spread: Variance and log weight of each component, (N_c, 2).
+    """
+    variance, log_weight = spread[:, 0], spread[:, 1]
+    distance = torch.cdist(v, means).square()
+    log_density = log_weight - distance / (2 * variance) - v.shape[1] / 2 * variance.log()
+    return functional.softmax(log_density, dim=1).sqrt()
+
+
+def even_targets(count: int, device: torch.device) -> Tensor:
+    """Y (count, count) of label smoothing: the same for every other pose, rows sum to 1, the diagonal is 0."""
+    other = 1 - torch.eye(count, device=device)
+    return other / max(count - 1, 1)
+
+
 def cascle(logits: Tensor, targets: Tensor, softmax: Literal["full", "offdiag"] = "full") -> Tensor:
     """Cross-entropy with the soft targets.
 

@@ -131,12 +131,7 @@ class QFormer(nn.Module):
         Returns:
             (B, M, d).
         """
-        projected: Tensor = self.projection(states).float()
-        if base is None:
-            return functional.normalize(projected, dim=-1)
-        step = self.reach * projected / _length(projected).clamp(min=1.0)
-        start = base.float() / _length(base.float()).clamp(min=FAINT)
-        return functional.normalize(start + step, dim=-1)
+        return place_queries(self.projection(states), base, self.reach)
 
     def rebuild(self, states: Tensor, tokens: Tensor, masked: Tensor, position: Tensor) -> Tensor:
         """Predict pose patches from the queries and the visible pose tokens.
@@ -161,6 +156,39 @@ class QFormer(nn.Module):
             x = layer.rebuild(x, m, look)
         rebuilt: Tensor = self.rebuild_head(self.norm(x))
         return rebuilt[:, m:].float()
+
+
+class SummaryReader(nn.Module):
+    """The EMG encoder's summary, projected into the pose space by one layer; nothing else reads the EMG.
+
+    Args:
+        width: d.
+        reach: How far the projection may stray from a base of unit length.
+    """
+
+    def __init__(self, width: int, *, reach: float = 1.0) -> None:
+        super().__init__()
+        self.reach = reach
+        self.projection = nn.Linear(width, width)
+        self.projection.apply(init_weights)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """EMG tokens (B, 1 + L, d) to the summary (B, 1, d)."""
+        return tokens[:, :1]
+
+    def project(self, states: Tensor, base: Tensor | None = None) -> Tensor:
+        """As of the Q-Former, with one state."""
+        return place_queries(self.projection(states), base, self.reach)
+
+
+def place_queries(projected: Tensor, base: Tensor | None, reach: float) -> Tensor:
+    """Unit vectors (B, M, d) from projected states and, where there is one, the base they start from."""
+    projected = projected.float()
+    if base is None:
+        return functional.normalize(projected, dim=-1)
+    step = reach * projected / _length(projected).clamp(min=1.0)
+    start = base.float() / _length(base.float()).clamp(min=FAINT)
+    return functional.normalize(start + step, dim=-1)
 
 
 def _length(x: Tensor) -> Tensor:
