@@ -1,4 +1,4 @@
-"""What one run of a benchmark leaves for pictures: confusions, maps of embeddings, curves, communities.
+"""What one run of a benchmark leaves for pictures: maps of embeddings, curves, communities.
 
 Small files, bounded in size, beside the figures of the benchmark. Every part may be missing; a report then says so.
 """
@@ -20,24 +20,9 @@ from embridge_shared.errors import DataError, Reason
 FOLDER = "artefacts"
 MAX_POINTS = 600
 MAX_STEPS = 300
-MAX_CLASSES = 128
 
 Stage = Literal["before", "after"]
 """Of an embedding map: masked pre-training alone, or aligned."""
-
-
-class Confusion(msgspec.Struct, frozen=True, kw_only=True):
-    """What was performed and what was decoded.
-
-    Attributes:
-        name: Which gestures compete: "seen", "unseen", "generalised".
-        gestures: Names, in the order of `counts`.
-        counts: Windows, performed by decoded.
-    """
-
-    name: str
-    gestures: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
 
 
 class EmbeddingMap(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +87,6 @@ class Artefacts(msgspec.Struct, frozen=True, kw_only=True):
         unseen: Its gestures.
         held_out: Participants tested.
         seed: Of the run.
-        confusions: By name.
         maps: Before, after, or both.
         curves: Of the training; none of a closed form.
         communities: None where the method has none.
@@ -116,27 +100,9 @@ class Artefacts(msgspec.Struct, frozen=True, kw_only=True):
     unseen: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     seed: int = 0
-    confusions: tuple[Confusion, ...] = ()
     maps: tuple[EmbeddingMap, ...] = ()
     curves: tuple[Curve, ...] = ()
     communities: Communities | None = None
-
-
-def confusion_of(name: str, gestures: Sequence[str], counts: NDArray[np.int64] | Sequence[Sequence[int]]) -> Confusion:
-    """A confusion matrix, checked.
-
-    Args:
-        name: Which gestures compete.
-        gestures: Names.
-        counts: (classes, classes), performed by decoded.
-
-    Raises:
-        DataError: The counts are no such table.
-    """
-    table = np.asarray(counts)
-    if table.shape != (len(gestures), len(gestures)) or len(gestures) > MAX_CLASSES:
-        raise DataError(f"confusion {table.shape} does not fit {len(gestures)} gestures", reason=Reason.WRONG_SHAPE)
-    return Confusion(name=name, gestures=tuple(gestures), counts=_table(table))
 
 
 def map_of(
