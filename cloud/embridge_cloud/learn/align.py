@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from torch.nn import functional
 from embridge_cloud.learn import communities, objectives
 from embridge_cloud.learn.augment import augment
 from embridge_cloud.learn.data import Windows, batches
-from embridge_cloud.learn.model import Bridge, Losses, embed_poses, in_batches
-from embridge_cloud.learn.optim import Progress, ProgressCallback, Stepper, autocast
-from embridge_cloud.learn.pretrain import History
+from embridge_cloud.learn.feed import Batch, Pass, PassSampler, rows_of
+from embridge_cloud.learn.loop import Figures, History, Learning, LossFunction, Run, Stage, train_stage
+from embridge_cloud.learn.model import Bridge, embed_poses, in_batches
 from embridge_shared.errors import DataError, Reason
 
 logger = logging.getLogger(__name__)
@@ -78,29 +78,22 @@ def fit_path(model: Bridge, windows: Windows) -> None:
     model.path.fit(np.concatenate(parts), vectors, windows.participant, model.config.linear.l2)
 
 
-@dataclass(frozen=True, slots=True)
-class AlignRun:
-    """One alignment: where it runs, whom it tells and how it validates.
-
-    Attributes:
-        device: Where.
-        progress: Told after every step.
-        validate: Score of the current weights, higher is better; None to leave out.
-    """
-
-    device: torch.device
-    progress: ProgressCallback
-    validate: Callable[[Bridge], float] | None = None
-
-
-def align(model: Bridge, windows: Windows, run: AlignRun, rng: np.random.Generator) -> History:
+def align(
+    model: Bridge,
+    windows: Windows,
+    run: Run,
+    rng: np.random.Generator,
+    *,
+    validate: Callable[[Bridge], float] | None = None,
+) -> History:
     """Train the EMG side of `model` in place on paired windows.
 
     Args:
         model: Prepared with `prepare`.
         windows: With EMG and pose.
-        run: Where and how.
+        run: Where, and who hears of it.
         rng: Order of the batches.
+        validate: Score of the current weights, higher is better; None to leave out.
 
     Returns:
         One value a step of "align", "nce", "cascle", "mprl", "tau", "query_usage", "query_cosine",
@@ -114,95 +107,72 @@ def align(model: Bridge, windows: Windows, run: AlignRun, rng: np.random.Generat
             f"alignment needs at least {MIN_PAIRS} windows with EMG and pose", reason=Reason.TOO_LITTLE_DATA
         )
     config = model.config.align
+    people = len(windows.present("participants"))
+    if people < config.min_participants:
+        logger.warning("%d participants a batch at most, %d wanted", people, config.min_participants)
     size = min(config.batch, len(windows))
-    total = config.steps or config.epochs * max(1, len(windows) // size)
-    loop = _Loop(model, windows, run, total)
-    drawn = _endless(windows, size, rng, min_gap_s=config.min_gap_s)
-    best: tuple[float, dict[str, Tensor]] | None = None
-    for step in range(1, total + 1):
-        loss = loop.step(next(drawn))
-        run.progress(Progress("align", step, total, loss))
-        due = step == total or (config.validate_every and step % config.validate_every == 0)
-        if due and run.validate is not None:
-            score = loop.validate(run.validate, step)
-            if config.keep == "best" and (best is None or score > best[0]):
-                best = (score, {k: v.detach().clone() for k, v in model.state_dict().items()})
-    if best is not None:
-        model.load_state_dict(best[1])
-    model.eval()
-    return loop.history
+    trained = [*model.qformer.parameters(), model.log_tau]
+    stage = Stage(
+        name="align",
+        module=model,
+        groups=[(list(model.emg.parameters()), config.lr_emg), (trained, config.lr_rest)],
+        loss=_loss(model, windows.label),
+        fetch=rows_of(windows.emg, windows.pose),
+        sampler=PassSampler(_passes(windows, size, config.min_gap_s), rng),
+        total=config.steps or config.epochs * max(1, len(windows) // size),
+        optimiser=model.config.optimiser,
+        settle=_settle(model),
+        validate=None if validate is None else lambda: validate(model),
+        validate_every=config.validate_every,
+        keep=config.keep,
+    )
+    return train_stage(stage, run)
 
 
-def _endless(windows: Windows, size: int, rng: np.random.Generator, *, min_gap_s: float) -> Iterator[NDArray[np.int64]]:
-    """Batches of pass after pass; a batch of one has nothing to contrast and is left out."""
-    while True:
-        for rows in batches(windows, size, rng, min_gap_s=min_gap_s):
-            if len(rows) > 1:
-                yield rows
+def _passes(windows: Windows, size: int, min_gap_s: float) -> Pass:
+    """Batches of a pass; a batch of one has nothing to contrast and is left out."""
+
+    def one_pass(rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        return (rows for rows in batches(windows, size, rng, min_gap_s=min_gap_s) if len(rows) > 1)
+
+    return one_pass
 
 
-class _Loop:
-    """Optimiser, history and alarms of one alignment."""
+def _loss(model: Bridge, labels: NDArray[np.int64]) -> LossFunction:
+    """The alignment loss and the figures that tell whether it works."""
 
-    def __init__(self, model: Bridge, windows: Windows, run: AlignRun, total: int) -> None:
-        config = model.config
-        emg = list(model.emg.parameters())
-        rest = [*model.qformer.parameters(), model.log_tau]
-        self.model, self.windows, self.run = model, windows, run
-        self.history: History = {}
-        self._stepper = Stepper([(emg, config.align.lr_emg), (rest, config.align.lr_rest)], config.optimiser, total)
-        self._usage = float("inf")
-        self._alarmed = False
-        people = len(windows.present("participants"))
-        if people < config.align.min_participants:
-            logger.warning("%d participants a batch at most, %d wanted", people, config.align.min_participants)
-
-    def step(self, rows: NDArray[np.int64]) -> float:
-        """One update on the windows `rows` names."""
-        model, device = self.model.train(), self.run.device
-        emg, pose = self.windows.emg, self.windows.pose
-        if emg is None or pose is None:
-            raise DataError("alignment needs EMG and pose", reason=Reason.WRONG_SHAPE)
-        x = torch.from_numpy(emg[rows]).to(device)
-        x = augment(x, model.config.augment, model.config.emg.patch)
-        with autocast(model.config.optimiser, device):
-            losses = model.losses(
-                x, torch.from_numpy(pose[rows]).to(device), diversify=self._usage < DIVERSIFY_BELOW_NATS
-            )
-        value = self._stepper.step(losses.total)
-        model.clamp_tau()
-        self._record(losses, value, torch.from_numpy(self.windows.label[rows]).to(device))
-        return value
-
-    def validate(self, score_of: Callable[[Bridge], float], step: int) -> float:
-        """Score the current weights and note it."""
-        score = score_of(self.model)
-        self._note(val_step=float(step), val_zs=score)
-        logger.info("step %d: validation %.3f", step, score)
-        return score
-
-    def _record(self, losses: Losses, value: float, label: Tensor) -> None:
-        """Note the losses and the figures that tell whether they work."""
+    def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
+        emg, pose = batch
+        memory = learning.memory
+        emg = augment(emg, model.config.augment, model.config.emg.patch)
+        losses = model.losses(emg, pose, diversify=memory.get("usage", math.inf) < DIVERSIFY_BELOW_NATS)
         entropy = objectives.target_entropy(losses.targets)
-        self._usage = objectives.query_usage(losses.q, losses.v)
-        if not self._alarmed:
-            self._alarmed = not communities.check_targets(entropy, len(label))
-        self._note(
-            align=value,
-            nce=float(losses.nce.detach()),
-            cascle=float(losses.cascle.detach()),
-            mprl=float(losses.mprl.detach()),
-            tau=float(self.model.tau.detach()),
-            query_usage=self._usage,
-            query_cosine=objectives.query_cosine(losses.q),
-            target_entropy=entropy,
-            neighbour_mass=objectives.neighbour_mass(losses.targets, label),
-        )
+        memory["usage"] = objectives.query_usage(losses.q, losses.v)
+        if not memory.get("alarmed"):
+            memory["alarmed"] = float(not communities.check_targets(entropy, len(learning.rows)))
+        return losses.total, {
+            "nce": losses.nce.detach(),
+            "cascle": losses.cascle.detach(),
+            "mprl": losses.mprl.detach(),
+            "query_usage": memory["usage"],
+            "query_cosine": objectives.query_cosine(losses.q),
+            "target_entropy": entropy,
+            "neighbour_mass": objectives.neighbour_mass(
+                losses.targets, torch.from_numpy(labels[learning.rows]).to(emg.device)
+            ),
+        }
 
-    def _note(self, **values: float) -> None:
-        """Append to the history."""
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
+    return loss
+
+
+def _settle(model: Bridge) -> Callable[[Learning], Figures]:
+    """Keep the temperature inside its bounds."""
+
+    def settle(_: Learning) -> Figures:
+        model.clamp_tau()
+        return {"tau": model.tau.detach()}
+
+    return settle
 
 
 @torch.no_grad()

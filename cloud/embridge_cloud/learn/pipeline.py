@@ -14,11 +14,11 @@ from embridge_cloud.learn import align as alignment
 from embridge_cloud.learn import evaluate, leakage
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows, broken_pairs, class_balanced
+from embridge_cloud.learn.loop import History, Run
 from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses
 from embridge_cloud.learn.optim import ProgressCallback, ignore_progress, reproducible, resolve_device
 from embridge_cloud.learn.pretrain import (
-    History,
-    MaeRun,
+    MaePlan,
     Pretrained,
     emg_statistics,
     new_encoder,
@@ -38,6 +38,7 @@ def pretrain_encoders(
     seed: int,
     poses: Windows | None = None,
     progress: ProgressCallback = ignore_progress,
+    run: Run | None = None,
 ) -> Pretrained:
     """First stage: both encoders by masked reconstruction.
 
@@ -47,6 +48,7 @@ def pretrain_encoders(
         seed: The same seed, data and threads give the same encoders.
         poses: Further windows whose pose, and only that, joins in.
         progress: Told after every step.
+        run: Where, with which checkpoints; by default where `config` says, without any. It replaces `progress`.
 
     Raises:
         DataError: A modality is missing, of another shape, or too small.
@@ -56,18 +58,16 @@ def pretrain_encoders(
         if poses.pose is None or poses.pose.shape[1:] != pose.shape[1:]:
             raise DataError("extra pose windows hold no pose of this shape", reason=Reason.WRONG_SHAPE)
         pose = np.concatenate([pose, poses.pose])
-    device = resolve_device(config.device)
+    run = run or Run(resolve_device(config.device), progress)
     history: History = {}
     order = np.random.default_rng([seed, 1])
-    with reproducible(seed, config.threads, device):
-        emg_encoder = new_encoder(config.emg, config, emg_statistics(emg)).to(device)
-        run = MaeRun("emg_mae", config.emg_mae, config.optimiser, device, progress)
-        train_mae(emg_encoder, emg, run, order)
-        history["emg_mae"] = run.history
-        pose_encoder = new_encoder(config.pose, config, pose_statistics(pose)).to(device)
-        run = MaeRun("pose_mae", config.pose_mae, config.optimiser, device, progress)
-        train_mae(pose_encoder, pose, run, order)
-        history["pose_mae"] = run.history
+    with reproducible(seed, config.threads, run.device):
+        emg_encoder = new_encoder(config.emg, config, emg_statistics(emg)).to(run.device)
+        plan = MaePlan("emg_mae", config.emg_mae, config.optimiser)
+        history["emg_mae"] = train_mae(emg_encoder, emg, plan, run=run, rng=order)
+        pose_encoder = new_encoder(config.pose, config, pose_statistics(pose)).to(run.device)
+        plan = MaePlan("pose_mae", config.pose_mae, config.optimiser)
+        history["pose_mae"] = train_mae(pose_encoder, pose, plan, run=run, rng=order)
     extra = poses.present("gestures") if poses is not None else frozenset()
     return Pretrained(
         emg=emg_encoder.cpu(),
@@ -90,6 +90,7 @@ def train(
     poses: Windows | None = None,
     pretrained: Pretrained | None = None,
     shuffle_pairs: bool = False,
+    run: Run | None = None,
 ) -> Trained:
     """Learn to speak the pose encoder's language from EMG.
 
@@ -104,6 +105,7 @@ def train(
         pretrained: Encoders of an earlier first stage on the same windows, for controls and ablations.
         shuffle_pairs: Control: permute the poses among the training windows so that every gesture's EMG meets the poses
             of all gestures alike; everything else equal.
+        run: Where, with which checkpoints; by default where `config` says, without any. It replaces `progress`.
 
     Raises:
         LeakageError: Splits share people, sessions or moments, or hold EMG of unseen gestures.
@@ -113,16 +115,16 @@ def train(
     """
     pose = _modalities(windows_train, config)[1]
     _check_splits(windows_train, windows_val, config, unseen)
+    run = run or Run(resolve_device(config.device), progress)
     if pretrained is None:
-        pretrained = pretrain_encoders(windows_train, config, seed=seed, poses=poses, progress=progress)
+        pretrained = pretrain_encoders(windows_train, config, seed=seed, poses=poses, run=run)
     elif windows_train.digest() != pretrained.data[0]:
         raise OperatorError(
             "the pre-trained encoders come from other windows", hint="Run the first stage on these windows."
         )
-    device = resolve_device(config.device)
     rng = np.random.default_rng([seed, 2])
-    with reproducible(seed + 1, config.threads, device):
-        model = Bridge(*pretrained.copies(), config).to(device)
+    with reproducible(seed + 1, config.threads, run.device):
+        model = Bridge(*pretrained.copies(), config).to(run.device)
         cosine = alignment.prepare(model, pose, seed=seed)
         pairs = (
             replace(windows_train, pose=pose[broken_pairs(windows_train.label, rng)])
@@ -130,8 +132,8 @@ def train(
             else windows_train
         )
         alignment.fit_path(model, pairs)
-        run = alignment.AlignRun(device, progress, _validation(windows_train, windows_val, config, seed))
-        history = pretrained.history | alignment.align(model, pairs, run, rng)
+        validate = _validation(windows_train, windows_val, config, seed)
+        history = pretrained.history | alignment.align(model, pairs, run, rng, validate=validate)
         reliance = alignment.rebuild_reliance(model, pairs, rng) if config.loss.lam > 0 else 1.0
     model = model.cpu().eval()
     return Trained(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from embridge_cloud.learn import world
 from embridge_cloud.learn.config import LearnConfig, MaeConfig, OptimiserConfig, SignalConfig
 from embridge_cloud.learn.encoders import Encoder, MaskedAutoencoder, set_dropout
-from embridge_cloud.learn.optim import Progress, ProgressCallback, Stepper, autocast
+from embridge_cloud.learn.feed import Batch, PassSampler, rows_of, shuffled
+from embridge_cloud.learn.loop import Figures, History, Learning, Run, Stage, train_stage
 from embridge_shared.errors import DataError, Reason
 
 logger = logging.getLogger(__name__)
-
-History = dict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,49 +83,55 @@ def new_encoder(
 
 
 @dataclass(frozen=True, slots=True)
-class MaeRun:
-    """One masked pre-training: what, how, where, and whom to tell."""
+class MaePlan:
+    """What one masked pre-training is told: its stage's name, its settings and those of the optimiser."""
 
     stage: str
     mae: MaeConfig
     optimiser: OptimiserConfig
-    device: torch.device
-    progress: ProgressCallback
-    history: list[float] = field(default_factory=list)
 
 
-def train_mae(encoder: Encoder, windows: NDArray[np.float32], run: MaeRun, rng: np.random.Generator) -> None:
+def train_mae(
+    encoder: Encoder, windows: NDArray[np.float32], plan: MaePlan, *, run: Run, rng: np.random.Generator
+) -> list[float]:
     """Pre-train `encoder` in place and leave it in evaluation mode.
 
     Args:
         encoder: With statistics set.
         windows: float32 (N, T, C).
-        run: Settings; its history receives the masked error of each step.
+        plan: Settings.
+        run: Where, and who hears of it.
         rng: Order of the batches.
+
+    Returns:
+        The masked error of each step.
 
     Raises:
         DataError: There are fewer than 2 windows.
     """
-    n = len(windows)
+    n, mae = len(windows), plan.mae
     if n < 2:
         raise DataError(f"{n} windows cannot pre-train an encoder", reason=Reason.TOO_LITTLE_DATA)
-    size = min(run.mae.batch, n)
-    total = run.mae.steps or run.mae.epochs * max(1, n // size)
-    model = MaskedAutoencoder(encoder, run.mae).to(run.device).train()
-    set_dropout(model, run.mae.dropout)
-    stepper = Stepper([(list(model.parameters()), run.mae.lr)], run.optimiser, total)
-    order = rng.permutation(n)
-    at = 0
-    for step in range(1, total + 1):
-        if at + size > n:
-            order, at = rng.permutation(n), 0
-        rows, at = order[at : at + size], at + size
-        batch = torch.from_numpy(windows[rows]).to(run.device)
-        with autocast(run.optimiser, run.device):
-            loss, masked = model(batch)
-        stepper.step(loss)
-        run.history.append(float(masked))
-        run.progress(Progress(run.stage, step, total, run.history[-1]))
+    size = min(mae.batch, n)
+    total = mae.steps or mae.epochs * max(1, n // size)
+    model = MaskedAutoencoder(encoder, mae).to(run.device)
+    set_dropout(model, mae.dropout)
+
+    def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
+        value, masked = model(*batch)
+        return world.mean(value), {plan.stage: world.mean(masked)}
+
+    stage = Stage(
+        name=plan.stage,
+        module=model,
+        groups=[(list(model.parameters()), mae.lr)],
+        loss=loss,
+        fetch=rows_of(windows),
+        sampler=PassSampler(shuffled(n, size), rng),
+        total=total,
+        optimiser=plan.optimiser,
+    )
+    errors = train_stage(stage, run)[plan.stage]
     set_dropout(model, 0.0)
-    encoder.eval()
-    logger.info("%s: masked error %.3f after %d steps", run.stage, np.mean(run.history[-10:]), total)
+    logger.info("%s: masked error %.3f after %d steps", plan.stage, np.mean(errors[-10:]), total)
+    return errors
