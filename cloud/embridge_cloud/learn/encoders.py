@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from embridge_cloud.learn import world
 from embridge_cloud.learn.config import EncoderConfig, MaeConfig, SignalConfig
 from embridge_cloud.learn.electrodes import even_ring, places_of, split_electrodes
 from embridge_cloud.learn.spectrum import LogSpectrum
@@ -84,7 +85,7 @@ class Block(nn.Module):
         self.attention = Attention(config.width, config.heads)
         self.norm_ffn = nn.LayerNorm(config.width)
         self.ffn = FeedForward(config.width, config.mlp_ratio)
-        self.dropout = nn.Dropout(0.0)
+        self.dropout = world.Dropout(0.0)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, n, d) to (B, n, d)."""
@@ -238,7 +239,7 @@ class MaskedAutoencoder(nn.Module):
         embedded = self.encoder.embed(patches)
         b, tokens, width = embedded.shape
         visible = max(1, round(tokens * (1 - self.config.ratio)))
-        order = torch.rand(b, tokens, device=x.device).argsort(dim=1)
+        order = world.rand(b, tokens, device=x.device).argsort(dim=1)
         keep = order[:, :visible, None]
         coded = self.encoder.run(embedded.gather(1, keep.expand(-1, -1, width)))
         error = (self.decode(coded, keep) - self.target(patches)).square().mean(dim=2)

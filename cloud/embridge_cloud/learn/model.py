@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from embridge_cloud.learn import objectives
+from embridge_cloud.learn import objectives, world
 from embridge_cloud.learn.config import LearnConfig, SignalConfig
 from embridge_cloud.learn.encoders import Encoder
 from embridge_cloud.learn.linear import LinearPath
@@ -111,13 +111,14 @@ class Bridge(nn.Module):
             diversify: Add the penalty on equal queries.
         """
         loss = self.config.loss
-        states, q = self.read(emg)
-        v = self.vectors(pose)
+        states, own = self.read(emg)
+        # contrast and soft targets see the rows of every process; poses are constants
+        q, v = world.gather(own), world.gather_constant(self.vectors(pose))
         logits = objectives.similarity(q, v, loss.select) / self.tau
         nce = objectives.info_nce(logits, symmetric=loss.symmetric)
         targets = self.soft_targets(v)
         soft = objectives.cascle(logits, targets, loss.cascle.softmax)
-        rebuilt = self.rebuild_error(states, pose) if loss.lam > 0 else nce.new_zeros(())
+        rebuilt = world.mean(self.rebuild_error(states, pose)) if loss.lam > 0 else nce.new_zeros(())
         total = nce + loss.alpha * soft + loss.lam * rebuilt
         if diversify:
             total = total + loss.diversity * objectives.query_diversity(q)

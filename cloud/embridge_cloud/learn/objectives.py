@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from embridge_cloud.learn import world
 from embridge_shared.errors import ModelError, Reason
 
 
@@ -118,7 +119,7 @@ def span_mask(batch: int, tokens: int, ratio: float, span: int) -> Tensor:
     lengths[: hidden % runs] += 1
     items = torch.cat([lengths, torch.ones(tokens - hidden, dtype=lengths.dtype)])
     is_run = torch.arange(len(items)) < runs
-    order = torch.rand(batch, len(items)).argsort(dim=1)
+    order = world.rand(batch, len(items)).argsort(dim=1)
     return torch.repeat_interleave(is_run[order].flatten(), items[order].flatten()).view(batch, tokens)
 
 

@@ -41,14 +41,18 @@ def ignore_progress(progress: Progress) -> None:
 
 
 def resolve_device(wanted: str) -> torch.device:
-    """The device a run uses.
+    """The device a run uses; processes that `torchrun` started take an accelerator each.
 
     Raises:
         ConfigError: An accelerator was asked for and there is none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda', but there is no accelerator", hint="Use device = 'auto'.")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", world.local_rank())
+    torch.cuda.set_device(device)
+    return device
 
 
 @contextmanager

@@ -67,6 +67,11 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def share_of(total: int) -> Share:
     """This process's rows of a batch of `total`.
 
@@ -122,8 +127,10 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, ...) to (B, ...)."""
+        if not self.training or self.p == 0:
+            return input
         share = _share.get()
-        if share is None or not self.training or self.p == 0:
+        if share is None:
             return super().forward(input)
         ones = input.new_ones(share.total, *input.shape[1:])
         return input * functional.dropout(ones, self.p)[share.start : share.stop]
