@@ -48,6 +48,18 @@ def knn(similarity: Vectors, labels: Labels, *, classes: int, k: int = 10) -> La
     Returns:
         int64 (N,).
     """
+    return np.asarray(np.argmax(ballots(similarity, labels, classes=classes, k=k), axis=1), np.int64)
+
+
+def ballots(similarity: Vectors, labels: Labels, *, classes: int, k: int = 10) -> NDArray[np.float64]:
+    """What the k nearest gallery poses say for each class, (N, classes): votes, and within a vote their similarity.
+
+    Args:
+        similarity: (N, G).
+        labels: (G,), below `classes`; balance the gallery first.
+        classes: Number of classes.
+        k: Neighbours.
+    """
     _check_gallery(similarity, labels, classes)
     k = min(k, similarity.shape[1])
     nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
@@ -57,7 +69,46 @@ def knn(similarity: Vectors, labels: Labels, *, classes: int, k: int = 10) -> La
     np.add.at(votes, (rows, labels[nearest]), 1.0)
     np.add.at(sums, (rows, labels[nearest]), similarity[rows, nearest])
     # similarities lie in [-1, 1], so a sum of k over 4 k never outweighs a vote
-    return np.asarray(np.argmax(votes + sums / (4 * k), axis=1), np.int64)
+    return np.asarray(votes + sums / (4 * k), np.float64)
+
+
+def pool_trials(scores: NDArray[np.float64], trial: Labels) -> tuple[NDArray[np.float64], Labels]:
+    """Mean score of the windows of each trial: one decision a trial.
+
+    Args:
+        scores: (N, classes).
+        trial: Which trial a window belongs to (N,).
+
+    Returns:
+        Scores (trials, classes), and the first window of each trial (trials,).
+    """
+    _, first, place = np.unique(trial, return_index=True, return_inverse=True)
+    total = np.zeros((len(first), scores.shape[1]))
+    np.add.at(total, place, scores)
+    return total / np.bincount(place)[:, None], np.asarray(first, np.int64)
+
+
+def against_negatives(
+    scores: NDArray[np.float64], reference: NDArray[np.float64], truth: Labels
+) -> NDArray[np.float64]:
+    """Scores of each class in deviations from what windows of other classes score for it.
+
+    It evens out how readily a class answers, and needs no window of a class to do so: classes without EMG are measured
+    on the windows of those that have some.
+
+    Args:
+        scores: (N, classes).
+        reference: Scores of training windows (K, classes).
+        truth: Class of these windows (K,).
+    """
+    negative = truth[:, None] != np.arange(scores.shape[1])
+    mean = reference.mean(axis=0, where=negative)
+    return np.asarray((scores - mean) / np.maximum(reference.std(axis=0, where=negative), 1e-6), np.float64)
+
+
+def harmonic(a: float, b: float) -> float:
+    """Harmonic mean of two shares; 0 where both are."""
+    return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
 
 def _check_gallery(similarity: Vectors, labels: Labels, classes: int) -> None:
@@ -168,6 +219,42 @@ def score(tested: Truth, predicted: Labels, rng: np.random.Generator, *, bootstr
         gestures=tested.gestures,
         confusion=tuple(tuple(int(v) for v in row) for row in tables.sum(axis=0)),
     )
+
+
+def shrinkage_lda(train: tuple[Vectors, Labels], test: Vectors, *, classes: int) -> NDArray[np.float64]:
+    """Linear discriminant with a common covariance, shrunk towards a sphere as Ledoit and Wolf choose.
+
+    It is what a wearer's first repetitions can feed: fewer windows than features do not break it.
+
+    Args:
+        train: Features (N, d) and labels (N,), every class present.
+        test: Features (K, d).
+        classes: Number of classes.
+
+    Returns:
+        Log-posterior up to a constant, (K, classes).
+
+    Raises:
+        DataError: A class has no window.
+    """
+    features, labels = np.asarray(train[0], np.float64), train[1]
+    counts = np.bincount(labels, minlength=classes)
+    if len(counts) != classes or not counts.all():
+        raise DataError("every class needs a window to enrol", reason=Reason.TOO_LITTLE_DATA)
+    mean, sd = features.mean(axis=0), features.std(axis=0) + 1e-6
+    x, z = (features - mean) / sd, (np.asarray(test, np.float64) - mean) / sd
+    centres = np.stack([x[labels == c].mean(axis=0) for c in range(classes)])
+    rest = x - centres[labels]
+    n, d = rest.shape
+    cov = rest.T @ rest / n
+    sphere = np.trace(cov) / d
+    spread = float(np.square(cov).sum() - d * sphere**2)
+    lengths = np.square(rest).sum(axis=1)
+    noise = float(lengths @ lengths / n - np.square(cov).sum()) / n
+    share = min(1.0, max(0.0, noise / spread)) if spread > 0 else 1.0
+    shrunk = (1 - share) * cov + (share * sphere + 1e-6) * np.eye(d)
+    weights = np.linalg.solve(shrunk, centres.T)
+    return np.asarray(z @ weights - 0.5 * np.einsum("cd,dc->c", centres, weights), np.float64)
 
 
 def linear_probe(train: tuple[Vectors, Labels], test: Vectors, *, classes: int, l2: float = 1e-2) -> Labels:

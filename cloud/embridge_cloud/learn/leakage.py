@@ -96,6 +96,33 @@ def _repetitions(windows: Windows) -> set[tuple[str, str, int]]:
     }
 
 
+def check_calibration(calibration: Windows, tested: Windows, unseen: Iterable[str], window_s: float) -> None:
+    """A wearer who calibrates is on both sides by repetition: labelled EMG of seen gestures, and none that is tested.
+
+    Sessions do not guard here, because a wearer may calibrate and be tested in one.
+
+    Args:
+        calibration: EMG of wearers under test, for training.
+        tested: Their windows under test.
+        unseen: Gestures nobody calibrates with.
+        window_s: Length of a window, s.
+
+    Raises:
+        LeakageError: The calibration holds pose, unseen gestures, repetitions or moments under test, or other people.
+    """
+    if calibration.pose is not None:
+        raise LeakageError(
+            "the calibration carries the wearer's own pose",
+            hint="Calibration has labels alone; borrow poses of train participants.",
+        )
+    check_unseen(calibration, unseen, what="calibration")
+    check_repetitions(calibration, tested)
+    check_overlap(calibration, tested, window_s)
+    strangers = calibration.present("participants") - tested.present("participants")
+    if strangers:
+        raise LeakageError(f"calibration of people who are not tested: {_named(strangers)}")
+
+
 def check_gallery(gallery: Windows, tested: Windows, window_s: float) -> None:
     """The gallery holds poses of other people and other sessions only, so no paired pose can be reached.
 
@@ -119,9 +146,17 @@ def check_unseen(train: Windows, unseen: Iterable[str], *, what: str = "training
     Raises:
         LeakageError: There is some.
     """
-    if train.emg is None:
-        return
-    found = train.present("gestures") & set(unseen)
+    if train.emg is not None:
+        check_gestures(train.present("gestures"), unseen, what=what)
+
+
+def check_gestures(trained: Iterable[str], unseen: Iterable[str], *, what: str = "training") -> None:
+    """No gesture whose EMG was learnt is called unseen.
+
+    Raises:
+        LeakageError: One is.
+    """
+    found = set(trained) & set(unseen)
     if found:
         raise LeakageError(f"{what} windows hold EMG of unseen gestures: {_named(found)}")
 

@@ -1,4 +1,4 @@
-"""What a study measures and on whom: regimes, protocols, folds of unseen gestures, rotation of held-out participants."""
+"""What a study measures and on whom: regimes, protocols, folds of unseen gestures, rotation of participants."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Protocol(StrEnum):
 
 
 REFERENCES = frozenset({Protocol.LP_UNSEEN})
-"""Protocols whose probe reads labels of unseen gestures' EMG, of train participants: references, no zero-shot result."""
+"""Protocols whose probe reads labels of train participants' EMG of unseen gestures: references, not zero-shot."""
 
 
 class Fold(msgspec.Struct, frozen=True):
@@ -179,26 +179,6 @@ def groups_of(participants: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 def _in_order(participants: Sequence[str]) -> list[str]:
     """Distinct names, numbers in them compared as numbers."""
     return sorted(set(participants), key=lambda p: (int("".join(filter(str.isdigit, p)) or 0), p))
-
-
-def held_out_by_hand(participants: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-    """Participants somebody chose, by name or by the number in their name.
-
-    Raises:
-        ConfigError: One is unknown, or nobody is left to train on.
-    """
-    by_number = {"".join(filter(str.isdigit, p)).lstrip("0"): p for p in participants}
-    chosen = []
-    for word in wanted:
-        found = word if word in participants else by_number.get(word.lstrip("0") or "0")
-        if found is None:
-            raise ConfigError(
-                f"no participant {word!r} in this data set", hint=f"It holds {', '.join(_in_order(participants))}."
-            )
-        chosen.append(found)
-    if not chosen or not set(participants) - set(chosen):
-        raise ConfigError("hold out one participant or more, and leave one or more to train on")
-    return tuple(_in_order(chosen))
 
 
 def plan(
