@@ -1,0 +1,1 @@
+"""Public and own recordings behind one interface: participants, paired streams, labels, splits."""

@@ -1,0 +1,109 @@
+"""EMG features of a recording, and those of them that a fit may look at.
+
+Where a front end filters, it starts anew after each hidden stretch when it serves a fit, so that not even a filter's
+memory of hidden samples gets in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge_cloud.datasets.base import PairedRecording
+from embridge_cloud.datasets.config import CutConfig
+from embridge_shared.errors import DataError, Reason
+from embridge_shared.preprocess import Features, FrontEndConfig, WearerScale, fit_scale, run_chunks
+from embridge_shared.signal import Modality, SampleType, StreamSpec
+
+_PIECE_S: Final = 60.0
+_Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A recording's features.
+
+    Attributes:
+        features: Of the whole recording, unscaled.
+        fit: Those a fit may look at, float32 (m, C), in no order that matters.
+    """
+
+    features: Features
+    fit: NDArray[np.float32]
+
+
+def prepare(recording: PairedRecording, config: CutConfig, hidden: frozenset[str]) -> Prepared:
+    """Run the front end over a recording.
+
+    Raises:
+        DataError: It is too short for a feature, or holds samples that are not finite.
+    """
+    front_end, spec = config.front_end(recording), _spec(recording)
+    runs = run_chunks(front_end, spec, _pieces(recording.emg, 0, len(recording.emg), spec.rate_hz))
+    if len(runs) != 1:
+        raise DataError(f"{recording.session} is too short for a feature", reason=Reason.TOO_LITTLE_DATA)
+    features, secret = runs[0], recording.during(hidden)
+    if config.emg_scale is None or not recording.calibration:
+        return Prepared(features, features.values[:0])
+    if front_end.mode == "identity" or not secret.any():
+        at = newest(len(features), recording.emg_rate_hz, config.rate_hz)
+        return Prepared(features, features.values[~features.flawed & ~secret[at]])
+    return Prepared(features, _open_features(front_end, spec, recording.emg, ~secret))
+
+
+def fit_wearer(prepared: Sequence[Prepared], config: CutConfig) -> WearerScale | None:
+    """The scale of a wearer, from every recording of one donning; None where none is asked for.
+
+    Raises:
+        DataError: There is too little to go by.
+    """
+    if config.emg_scale is None:
+        return None
+    return fit_scale(config.scale, np.concatenate([p.fit for p in prepared]))
+
+
+def newest(n: int, rate_hz: float, grid_hz: float) -> NDArray[np.int64]:
+    """Newest sample at each of the first n moments of a grid, as the front end takes it (n,)."""
+    ratio = Fraction(rate_hz).limit_denominator(10**6) / Fraction(grid_hz).limit_denominator(10**6)
+    return np.arange(n, dtype=np.int64) * ratio.numerator // ratio.denominator
+
+
+def stretches(flags: _Flags) -> list[tuple[int, int]]:
+    """Where flags are up: [a, b) of each run."""
+    edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _open_features(
+    config: FrontEndConfig, spec: StreamSpec, emg: NDArray[np.float32], allowed: _Flags
+) -> NDArray[np.float32]:
+    """Settled features of the allowed stretches, each with filters of its own."""
+    found = [np.zeros((0, spec.n_channels), np.float32)]
+    for a, b in stretches(allowed):
+        for part in run_chunks(config, spec, _pieces(emg, a, b, spec.rate_hz)):
+            found.append(part.values[~part.flawed])
+    return np.concatenate(found)
+
+
+def _pieces(
+    emg: NDArray[np.float32], start: int, stop: int, rate_hz: float
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """A stretch in pieces of a minute, so that filters need little memory."""
+    step = round(_PIECE_S * rate_hz)
+    for a in range(start, stop, step):
+        yield a, emg[a : min(stop, a + step)]
+
+
+def _spec(recording: PairedRecording) -> StreamSpec:
+    return StreamSpec(
+        name="emg",
+        modality=Modality.EMG,
+        channels=tuple(f"emg_{i}" for i in range(recording.emg.shape[1])),
+        rate_hz=recording.emg_rate_hz,
+        dtype=SampleType.FLOAT32,
+    )

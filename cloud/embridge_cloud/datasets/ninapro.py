@@ -1,0 +1,315 @@
+"""NinaPro data bases 1, 2, 5, 7 and 8 through one table.
+
+Any part of a base is a data set: whatever participants and exercises the folder holds, flat or in folders of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from embridge_cloud.datasets.base import (
+    EmgKind,
+    Facts,
+    PairedRecording,
+    PoseKind,
+    Progress,
+    Segment,
+    Split,
+    silent,
+)
+from embridge_shared import ninapro
+from embridge_shared.errors import ConfigError, DataError, OperatorError, Reason
+from embridge_shared.ninapro import BASES, FileName, NinaproBase, NinaproFile
+
+if TYPE_CHECKING:
+    from embridge_cloud.datasets.check import Report
+
+_URL: Final = "https://ninapro.hevs.ch"
+_LICENCE: Final = (
+    "free for research after registration with the publisher; redistribution terms not stated with the files"
+)
+_ATZORI: Final = (
+    "Atzori et al., Electromyography data for non-invasive naturally-controlled robotic hand prostheses, "
+    "Scientific Data 1:140053, 2014"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What the literature says of a base.
+
+    Attributes:
+        citation: What to cite.
+        train: Repetitions commonly trained on.
+        test: Repetitions commonly tested on.
+        notes: What a user must know.
+    """
+
+    citation: str
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+_UNCALIBRATED: Final = "The glove is uncalibrated: angles are known up to each wearer's own scale."
+_PUBLISHED: Final[Mapping[str, _Published]] = MappingProxyType(
+    {
+        "db1": _Published(
+            _ATZORI,
+            (1, 3, 4, 6, 7, 8, 9),
+            (2, 5, 10),
+            (
+                "EMG is rectified and smoothed by the device: no spectrum, no waveform.",
+                "Repetitions come in one block a gesture, always in one order: a normaliser that follows the signal "
+                "leaks the label.",
+                _UNCALIBRATED,
+            ),
+        ),
+        "db2": _Published(_ATZORI, (1, 3, 4, 6), (2, 5), (_UNCALIBRATED,)),
+        "db5": _Published(
+            "Pizzolato et al., Comparison of six electromyography acquisition setups, PLoS ONE 12(10) e0186132, 2017",
+            (1, 3, 4, 6),
+            (2, 5),
+            ("200 Hz: nothing above 100 Hz, and a patch of 100 ms is 20 samples.", _UNCALIBRATED),
+        ),
+        "db7": _Published(
+            "Krasoulis et al., Improved prosthetic hand control with concurrent use of myoelectric and inertial "
+            "measurements, J. NeuroEng. Rehabil. 14:71, 2017",
+            (1, 3, 4, 6),
+            (2, 5),
+            (
+                "The page names a glove of 18 sensors, published files are read with 22 too: both are accepted.",
+                _UNCALIBRATED,
+            ),
+        ),
+        "db8": _Published(
+            "Krasoulis, Vijayakumar, Nazarpour, Effect of user practice on prosthetic finger control with an intuitive "
+            "myoelectric decoder, Front. Neurosci. 13:891, 2019",
+            (),
+            (),
+            (
+                "The glove sat on the other hand, which mirrored the movement.",
+                "Sampled at 1111 Hz and stored at 2000: mask spectral targets above 555 Hz.",
+                "Acquisition 3 is the publisher's test.",
+                _UNCALIBRATED,
+            ),
+        ),
+    }
+)
+_TEST_ACQUISITION: Final = 3
+
+
+def scan(folder: Path) -> dict[Path, FileName | None]:
+    """Every `.mat` file under a folder with what its name says, in order of participant and exercise."""
+    found = {p: ninapro.parse_name(p.stem) for p in folder.rglob("*") if p.suffix.lower() == ".mat"}
+
+    def key(path: Path) -> tuple[int, int, int, str]:
+        name = found[path]
+        return (*((name.subject, name.exercise, name.acquisition) if name else (1 << 30, 0, 0)), str(path))
+
+    return {p: found[p] for p in sorted(found, key=key)}
+
+
+def detect(folder: Path) -> NinaproBase:
+    """Which base the files of a folder belong to.
+
+    Raises:
+        DataError: There are none, or they do not tell; the message names the bases left.
+    """
+    left = set(BASES)
+    files = scan(folder)
+    for path, name in files.items():
+        try:
+            left &= {b.name for b in ninapro.candidates(ninapro.header(path), name)}
+        except DataError:
+            continue
+        if len(left) == 1:
+            return BASES[left.pop()]
+        if not left:
+            break
+    if not files:
+        raise DataError(
+            f"there is no .mat file under {folder}",
+            reason=Reason.NOT_FOUND,
+            hint="Unpack the publisher's archives there.",
+        )
+    could = " or ".join(sorted(left))
+    raise DataError(
+        f"the files of {folder} may be of {could}" if left else f"the files of {folder} fit no NinaPro base together",
+        hint=f"Name it: {', '.join(f'ninapro-{n}:{folder}' for n in sorted(left or BASES))}.",
+    )
+
+
+class NinaproDataset:
+    """A folder of files of one base.
+
+    Args:
+        root: The folder; searched whole.
+        base: The base.
+
+    Raises:
+        DataError: It holds no file with the publisher's kind of name, or two of the same name.
+    """
+
+    def __init__(self, root: Path, base: NinaproBase) -> None:
+        self.root = root
+        self.base = base
+        self.name = f"ninapro-{base.name}"
+        self._files: dict[str, list[tuple[FileName, Path]]] = {}
+        taken: dict[FileName, Path] = {}
+        for path, name in scan(root).items():
+            if name is None:
+                continue
+            if name in taken:
+                raise DataError(
+                    f"{path} and {taken[name]} are the same recording by name", hint="Leave only one under the folder."
+                )
+            taken[name] = path
+            self._files.setdefault(self.participant(name.subject), []).append((name, path))
+        if not taken:
+            raise DataError(
+                f"no file under {root} is named like S1_E1_A1.mat", reason=Reason.NOT_FOUND, hint="Keep the names."
+            )
+
+    def participant(self, subject: int) -> str:
+        """Name of a participant of this base."""
+        return f"{self.base.name}-s{subject}"
+
+    @property
+    def facts(self) -> Facts:
+        """What the base is."""
+        base, published = self.base, _PUBLISHED[self.base.name]
+        return Facts(
+            title=f"NinaPro {base.name.upper()}",
+            licence=_LICENCE,
+            citation=published.citation,
+            url=f"{_URL}/instructions/{base.name.upper()}.html",
+            emg_rate_hz=base.rate_hz,
+            channels=base.channels,
+            emg_kind=EmgKind.ENVELOPE if base.envelope else EmgKind.RAW,
+            pose_kind=PoseKind.GLOVE,
+            band_limit_hz=base.band_limit_hz,
+            pose=f"{' or '.join(map(str, base.glove))} glove sensors, counts",
+            notes=published.notes,
+        )
+
+    def participants(self) -> tuple[str, ...]:
+        """Who is in the folder, by number."""
+        return tuple(self._files)
+
+    def gestures(self) -> tuple[str, ...]:
+        """Movements of the exercises in the folder."""
+        present = {name.exercise for files in self._files.values() for name, _ in files}
+        return tuple(g for n, e in self.base.exercises.items() if n in present for g in e.gestures)
+
+    def files(self, participant: str) -> tuple[Path, ...]:
+        """Files of a participant.
+
+        Raises:
+            OperatorError: There is no such participant.
+        """
+        if participant not in self._files:
+            raise OperatorError(
+                f"{self.root} holds no participant {participant!r}",
+                reason=Reason.NOT_FOUND,
+                hint=f"It holds {', '.join(self._files)}.",
+            )
+        return tuple(path for _, path in self._files[participant])
+
+    def recordings(self, participant: str) -> Iterator[PairedRecording]:
+        """Recordings of a participant, a file each.
+
+        Raises:
+            OperatorError: There is no such participant.
+            DataError: A file is damaged or of another base.
+        """
+        for path in self.files(participant):
+            yield to_recording(ninapro.read(path), self.base)
+
+    def splits(self) -> tuple[Split, ...]:
+        """The literature's split by repetition; by acquisition where the publisher keeps one for testing."""
+        published = _PUBLISHED[self.base.name]
+        if published.train:
+            return (
+                Split("train", repetitions=frozenset(published.train)),
+                Split("test", repetitions=frozenset(published.test)),
+            )
+        every = [(name, path.stem) for files in self._files.values() for name, path in files]
+        tested = frozenset(stem for name, stem in every if name.acquisition == _TEST_ACQUISITION)
+        return (
+            Split("train", sessions=frozenset(stem for _, stem in every) - tested),
+            Split("test", sessions=tested),
+        )
+
+
+def to_recording(file: NinaproFile, base: NinaproBase) -> PairedRecording:
+    """A file as every data set gives it.
+
+    Repetitions of a later acquisition count on, so that a number means one trial of a participant.
+
+    Raises:
+        DataError: It is not of this base.
+    """
+    sensors = base.glove[0] if file.glove is None else file.glove.shape[1]
+    if file.emg.shape[1] != base.channels or sensors not in base.glove:
+        raise DataError(
+            f"{file.name} has {file.emg.shape[1]} electrodes and {sensors} glove sensors, "
+            f"{base.name.upper()} has {base.channels} and {' or '.join(map(str, base.glove))}",
+            reason=Reason.WRONG_SHAPE,
+            hint="Is the folder of another base, or of two?",
+        )
+    later = (file.acquisition - 1) * base.repetitions
+    segments = tuple(
+        Segment(base.gesture(file.exercise, label), later + repetition if repetition > 0 else 0, start, stop)
+        for label, repetition, start, stop in ninapro.runs(file.label, file.repetition)
+    )
+    flawless = file.glove is None or bool(np.isfinite(file.glove).all())
+    return PairedRecording(
+        participant=f"{base.name}-s{file.subject}",
+        session=file.name,
+        emg=file.emg,
+        emg_rate_hz=base.rate_hz,
+        emg_kind=EmgKind.ENVELOPE if base.envelope else EmgKind.RAW,
+        segments=segments,
+        pose=file.glove,
+        pose_rate_hz=base.rate_hz if file.glove is not None else 0.0,
+        pose_kind=PoseKind.GLOVE,
+        pose_valid=None if file.glove is None or flawless else np.isfinite(file.glove).all(axis=1),
+        side="right",
+        stage=f"exercise {base.exercises[file.exercise].letter or file.exercise}",
+    )
+
+
+class NinaproPlugin:
+    """The plugin."""
+
+    name = "ninapro"
+    title = "NinaPro DB1, DB2, DB5, DB7, DB8"
+    variants = tuple(BASES)
+
+    def recognises(self, folder: Path) -> bool:
+        """True where a file is named as the publisher names them."""
+        return any(ninapro.parse_name(p.stem) for p in folder.rglob("*.mat"))
+
+    def open(self, folder: Path, variant: str = "") -> NinaproDataset:
+        """Open a folder; without a variant its files say which base it is.
+
+        Raises:
+            DataError: They do not.
+            ConfigError: There is no such base.
+        """
+        if variant and variant not in BASES:
+            raise ConfigError(f"no NinaPro base {variant!r}", hint=f"There are {', '.join(BASES)}.")
+        return NinaproDataset(folder, BASES[variant] if variant else detect(folder))
+
+    def check(self, folder: Path, variant: str = "", progress: Progress = silent) -> Report:
+        """Look through everything."""
+        from embridge_cloud.datasets.ninapro_check import check
+
+        return check(folder, variant, progress)
