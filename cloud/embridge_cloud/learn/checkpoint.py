@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.encoders import Encoder
 from embridge_cloud.learn.model import Bridge
-from embridge_cloud.learn.pretrain import History
+from embridge_cloud.learn.loop import History
 from embridge_cloud.learn.trained import Lineage, Sanity, Trained
 from embridge_shared.errors import ModelError, Reason
 

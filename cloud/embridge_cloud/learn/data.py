@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embridge_cloud.learn.slices import Slices, is_finite, select_rows, window_hashes
 from embridge_shared.errors import DataError, Reason
 
 _VOCABULARIES = (("label", "gestures"), ("participant", "participants"), ("session", "sessions"))
@@ -20,7 +21,8 @@ class Windows:
     """Windows of EMG, of pose, or of both at the same time.
 
     Attributes:
-        emg: float32 (N, T, C), preprocessed and wearer-scaled; None in a pose-only set.
+        emg: float32 (N, T, C), preprocessed and wearer-scaled; None in a pose-only set. Like `pose` it may be kept in a
+            window store, from which indexing reads.
         pose: float32 (N, Tp, 20), joint angles, rad, 100 Hz; None in an EMG-only set.
         label: int64 (N,), index into `gestures`, -1 for none.
         participant: int64 (N,), index into `participants`.
@@ -66,7 +68,9 @@ class Windows:
     def select(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> Windows:
         """The windows a boolean mask or an index array names; vocabularies stay."""
         picked: dict[str, Any] = {
-            f.name: value[mask] for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray)
+            f.name: select_rows(value, mask)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), (np.ndarray, Slices))
         }
         return replace(self, **picked)
 
@@ -94,12 +98,15 @@ class Windows:
         return frozenset(names[i] for i in np.unique(getattr(self, index)) if i >= 0)
 
     def digest(self) -> str:
-        """SHA-256 over every value and name, hex; equal for equal sets only."""
+        """SHA-256 over every value and name, hex; equal for equal sets only, wherever they are kept."""
         h = hashlib.sha256()
         for f in fields(self):
             value = getattr(self, f.name)
             h.update(f.name.encode())
-            if isinstance(value, np.ndarray):
+            if f.name in ("emg", "pose") and value is not None:
+                h.update(f"{value.shape}".encode())
+                h.update(window_hashes(value).tobytes())
+            elif isinstance(value, np.ndarray):
                 h.update(f"{value.dtype.str}{value.shape}".encode())
                 h.update(np.ascontiguousarray(value).data)
             else:
@@ -115,7 +122,7 @@ def _check_signal(name: str, value: NDArray[np.float32] | None, n: int) -> None:
         raise DataError(f"{name} must be ({n}, time, channels), not {value.shape}", reason=Reason.WRONG_SHAPE)
     if value.dtype != np.float32:
         raise DataError(f"{name} must be float32, not {value.dtype}", reason=Reason.WRONG_SHAPE)
-    if not np.isfinite(value).all():
+    if not is_finite(value):
         raise DataError(f"{name} holds values that are not finite", hint="Drop windows over gaps when pairing.")
 
 
@@ -166,13 +173,13 @@ def batches(
     negatives; what does not fit waits for the next batch. A last batch below half of `size` is dropped unless it is
     the only one.
     """
-    waiting = list(_interleaved(windows.participant, rng))
+    waiting = _interleaved(windows.participant, rng)
     first = True
-    while waiting:
+    while len(waiting):
         batch, waiting = _take(windows, waiting, size, min_gap_s)
         if first or 2 * len(batch) >= size:
-            yield np.array(batch, np.int64)
-        elif len(waiting) == 0 or 2 * len(batch) < size:
+            yield batch
+        else:
             return
         first = False
 
@@ -198,24 +205,40 @@ def _interleaved(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[
 
 
 def _take(
-    windows: Windows, order: list[np.int64], size: int, min_gap_s: float
-) -> tuple[list[np.int64], list[np.int64]]:
+    windows: Windows, order: NDArray[np.int64], size: int, min_gap_s: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The next batch and what is left, in order."""
-    batch: list[np.int64] = []
-    left: list[np.int64] = []
-    starts: dict[int, list[float]] = {}
-    for at, i in enumerate(order):
-        if len(batch) == size:
-            left.extend(order[at:])
+    if min_gap_s <= 0:
+        return order[:size], order[size:]
+    looked_at = 2 * size
+    while True:
+        pool = order[:looked_at]
+        places = np.flatnonzero(_apart(windows.session[pool], windows.start_s[pool], min_gap_s))
+        if len(places) >= size or len(pool) == len(order):
             break
-        taken = starts.setdefault(int(windows.session[i]), [])
-        start = float(windows.start_s[i])
-        if min_gap_s > 0 and any(abs(start - other) < min_gap_s for other in taken):
-            left.append(i)
-            continue
-        taken.append(start)
-        batch.append(i)
-    return batch, left
+        looked_at *= 2
+    places = places[:size]
+    return order[places], np.delete(order, places)
+
+
+def _apart(session: NDArray[np.int64], start_s: NDArray[np.float64], min_gap_s: float) -> NDArray[np.bool_]:
+    """Which windows, taken in order, start far enough from all that were taken before, (n,)."""
+    taken = np.ones(len(session), np.bool_)
+    by_time = np.lexsort((start_s, session))
+    near = (np.diff(session[by_time]) == 0) & (np.diff(start_s[by_time]) < min_gap_s)
+    doubtful = np.zeros(len(session), np.bool_)
+    doubtful[by_time[1:][near]] = True
+    doubtful[by_time[:-1][near]] = True
+    starts: dict[int, list[float]] = {}
+    # only windows with a neighbour can be in anyone's way
+    for i in np.flatnonzero(doubtful):
+        others = starts.setdefault(int(session[i]), [])
+        start = float(start_s[i])
+        if any(abs(start - other) < min_gap_s for other in others):
+            taken[i] = False
+        else:
+            others.append(start)
+    return taken
 
 
 def class_balanced(

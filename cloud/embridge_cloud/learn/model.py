@@ -16,6 +16,7 @@ from embridge_cloud.learn.config import LearnConfig, SignalConfig
 from embridge_cloud.learn.encoders import Encoder
 from embridge_cloud.learn.linear import LinearPath
 from embridge_cloud.learn.qformer import QFormer, SummaryReader
+from embridge_cloud.learn.slices import Slices
 from embridge_shared.errors import DataError, ModelError, Reason
 
 NEAR = 0.01
@@ -216,4 +217,4 @@ def _checked(values: NDArray[np.float32] | None, shape: tuple[int, int | None], 
             reason=Reason.WRONG_SHAPE,
             hint="Cut windows with the configuration the model was trained with.",
         )
-    return np.ascontiguousarray(values, np.float32)
+    return values if isinstance(values, Slices) else np.ascontiguousarray(values, np.float32)

@@ -25,6 +25,7 @@ from embridge_cloud.learn.pretrain import (
     pose_statistics,
     train_mae,
 )
+from embridge_cloud.learn.slices import select_rows
 from embridge_cloud.learn.trained import Lineage, Sanity, Trained, statistics_of
 from embridge_shared.errors import DataError, OperatorError, Reason
 
@@ -127,7 +128,7 @@ def train(
         model = Bridge(*pretrained.copies(), config).to(run.device)
         cosine = alignment.prepare(model, pose, seed=seed)
         pairs = (
-            replace(windows_train, pose=pose[broken_pairs(windows_train.label, rng)])
+            replace(windows_train, pose=select_rows(pose, broken_pairs(windows_train.label, rng)))
             if shuffle_pairs
             else windows_train
         )

@@ -16,9 +16,12 @@ from embridge_cloud.learn.config import LearnConfig, MaeConfig, OptimiserConfig,
 from embridge_cloud.learn.encoders import Encoder, MaskedAutoencoder, set_dropout
 from embridge_cloud.learn.feed import Batch, PassSampler, rows_of, shuffled
 from embridge_cloud.learn.loop import Figures, History, Learning, Run, Stage, train_stage
+from embridge_cloud.learn.slices import some_rows
 from embridge_shared.errors import DataError, Reason
 
 logger = logging.getLogger(__name__)
+
+SAMPLED = 4096  # windows of a store that tell its statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def emg_statistics(emg: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
     A scale a channel would erase what the ring of electrodes says; intensity stays.
     """
-    low, high = np.quantile(_sample(emg.reshape(-1)), [0.1587, 0.8413])
+    low, high = np.quantile(_sample(some_rows(emg, SAMPLED).reshape(-1)), [0.1587, 0.8413])
     scale = max(float(high - low) / 2, 1e-6)
     channels = emg.shape[2]
     return np.zeros(channels, np.float32), np.full(channels, scale, np.float32)
@@ -61,7 +64,7 @@ def emg_statistics(emg: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 def pose_statistics(pose: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean (20,) and deviation (20,) of each joint in training pose (N, Tp, 20), rad."""
-    flat = pose.reshape(-1, pose.shape[2]).astype(np.float64)
+    flat = some_rows(pose, SAMPLED).reshape(-1, pose.shape[2]).astype(np.float64)
     return flat.mean(axis=0).astype(np.float32), np.maximum(flat.std(axis=0), 1e-3).astype(np.float32)
 
 

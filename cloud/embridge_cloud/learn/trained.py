@@ -13,7 +13,7 @@ from embridge_cloud.learn import leakage
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.leakage import PoseRegime
 from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses, embed_summary
-from embridge_cloud.learn.pretrain import History
+from embridge_cloud.learn.loop import History
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +89,12 @@ class Trained:
     def embed_summary(self, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """EMG, float32 (N, T, C), to the EMG encoder's summary (N, d)."""
         return embed_summary(self.model, emg)
+
+    def features(self, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """EMG, float32 (N, T, C), to frozen features for a probe: the mean of the queries, or the summary, (N, d)."""
+        if self.config.qformer.reader == "summary":
+            return self.embed_summary(emg)
+        return np.asarray(self.embed_emg(emg).mean(axis=1), np.float32)
 
     def embed_pose(self, pose: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Joint angles, float32 (N, Tp, 20), rad, to unit vectors (N, d)."""
