@@ -1,0 +1,326 @@
+"""Networks trained without contrast: a classifier of the seen gestures and a regression of the pose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from embridge_cloud.learn.augment import augment
+from embridge_cloud.learn.config import LearnConfig
+from embridge_cloud.learn.data import Windows, batches
+from embridge_cloud.learn.encoders import Encoder, init_weights, set_dropout
+from embridge_cloud.learn.feed import Batch, PassSampler, rows_of
+from embridge_cloud.learn.linear import LinearPath
+from embridge_cloud.learn.loop import Figures, History, Learning, LossFunction, Run, Stage, train_stage
+from embridge_cloud.learn.model import NEAR, in_batches
+from embridge_cloud.learn.pretrain import pose_statistics
+from embridge_cloud.learn.trained import Lineage
+from embridge_shared.errors import DataError, Reason
+
+Array = NDArray[np.float32]
+LEAST_DEVIATION = 1e-3
+
+
+class PoseSpace(Protocol):
+    """Where poses and what a network says of them are compared."""
+
+    def vectors(self, pose: Array | None) -> Array:
+        """Poses (N, Tp, J) to unit vectors (N, d)."""
+        ...
+
+    def statistics(self) -> dict[str, Array]:
+        """What was computed on the train split."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PostureSpace:
+    """The window's mean posture, standardised over the train split.
+
+    Attributes:
+        mean: Of each joint's mean posture, (J,), rad.
+        sd: Its deviation, (J,), rad.
+    """
+
+    mean: Array
+    sd: Array
+
+    @classmethod
+    def of(cls, pose: Array) -> PostureSpace:
+        """The space of training poses (N, Tp, J)."""
+        means = pose.mean(axis=1, dtype=np.float64)
+        within = pose_statistics(pose)[1] / 10
+        sd = np.maximum(np.maximum(means.std(axis=0), within), LEAST_DEVIATION)
+        return cls(means.mean(axis=0).astype(np.float32), sd.astype(np.float32))
+
+    def standardised(self, pose: Array | None) -> Array:
+        """Poses (N, Tp, J) to standardised mean postures (N, J)."""
+        if pose is None:
+            raise DataError("there is no pose to embed", reason=Reason.WRONG_SHAPE)
+        return np.asarray((pose.mean(axis=1) - self.mean) / self.sd, np.float32)
+
+    def vectors(self, pose: Array | None) -> Array:
+        """Poses (N, Tp, J) to unit vectors (N, J)."""
+        return unit(self.standardised(pose))
+
+    def statistics(self) -> dict[str, Array]:
+        """What was computed on the train split."""
+        return {"posture.mean": self.mean, "posture.sd": self.sd}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpace:
+    """The summary of a frozen pose encoder, centred on the train split.
+
+    Attributes:
+        encoder: In evaluation mode, on the CPU.
+        center: (d,).
+    """
+
+    encoder: Encoder
+    center: Array
+
+    @classmethod
+    def of(cls, encoder: Encoder, pose: Array) -> EmbeddingSpace:
+        """The space of a pre-trained encoder and training poses (N, Tp, J)."""
+        encoder = encoder.cpu().eval().requires_grad_(False)
+        return cls(encoder, _summaries(encoder, pose).mean(axis=0))
+
+    def vectors(self, pose: Array | None) -> Array:
+        """Poses (N, Tp, J) to unit vectors (N, d)."""
+        if pose is None:
+            raise DataError("there is no pose to embed", reason=Reason.WRONG_SHAPE)
+        return unit(_summaries(self.encoder, pose) - self.center)
+
+    def statistics(self) -> dict[str, Array]:
+        """What was computed on the train split."""
+        encoder = self.encoder
+        return {"pose.offset": encoder.offset.numpy(), "pose.scale": encoder.scale.numpy(), "center": self.center}
+
+
+class SummaryNet(nn.Module):
+    """An EMG encoder with a linear head on its summary and the mean of its tokens, and a linear path if there is one.
+
+    Args:
+        encoder: Trained further, in place.
+        outputs: Values the head gives.
+        config: The run.
+    """
+
+    def __init__(self, encoder: Encoder, outputs: int, config: LearnConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(config.supervised.dropout)
+        self.head = nn.Linear(2 * encoder.norm.normalized_shape[0], outputs)
+        self.head.apply(init_weights)
+        self.path = LinearPath(config.emg, outputs) if config.linear.l2 > 0 else None
+        self.gain = nn.Parameter(torch.ones(1)) if self.path is not None else None
+        if self.path is not None:
+            with torch.no_grad():
+                self.head.weight.mul_(NEAR)
+
+    def features(self, emg: Tensor) -> Tensor:
+        """(B, T, C) to the summary beside the mean of the tokens, (B, 2 d)."""
+        return self._summary(self.encoder.patches(emg))
+
+    def forward(self, emg: Tensor) -> Tensor:
+        """(B, T, C) to (B, outputs)."""
+        patches = self.encoder.patches(emg)
+        out: Tensor = self.head(self.dropout(self._summary(patches))).float()
+        if self.path is None or self.gain is None:
+            return out
+        return torch.add(out, self.gain * self.path(patches)[:, 0])
+
+    @torch.no_grad()
+    def fit_path(self, windows: Windows, target: Array, l2: float) -> None:
+        """Fit the linear path, where there is one, to targets (N, outputs)."""
+        if self.path is None or windows.emg is None:
+            return
+        device = self.head.weight.device
+        parts = [
+            self.path.features(self.encoder.patches(torch.from_numpy(part).to(device))).cpu().numpy()
+            for part in in_batches(windows.emg)
+        ]
+        self.path.fit(np.concatenate(parts), target, windows.participant, l2)
+
+    def _summary(self, patches: Tensor) -> Tensor:
+        tokens = self.encoder.run(self.encoder.embed(patches))
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Outspoken:
+    """A trained `SummaryNet` that speaks for a window with one vector in a pose space.
+
+    Attributes:
+        net: In evaluation mode, on the CPU.
+        config: The run.
+        space: Of the poses.
+        lineage: What it was trained on.
+        history: Loss a step.
+        words: What each output means in the pose space, (outputs, d): the gestures' mean vectors of a classifier, which
+            speaks with the mixture of what it believes in. None where the outputs are the vector itself.
+        gestures: Of the outputs of a classifier.
+    """
+
+    net: SummaryNet
+    config: LearnConfig
+    space: PoseSpace
+    lineage: Lineage
+    history: History
+    words: Array | None = None
+    gestures: tuple[str, ...] = ()
+
+    def outputs(self, emg: Array | None) -> Array:
+        """EMG, float32 (N, T, C), to what the head says, (N, outputs)."""
+        return _run(self.net, emg, self.config)
+
+    def features(self, emg: Array | None) -> Array:
+        """EMG, float32 (N, T, C), to frozen features for a probe, (N, 2 d)."""
+        return _run(self.net.features, emg, self.config)
+
+    def classify(self, emg: Array | None) -> Array:
+        """EMG, float32 (N, T, C), to the log-probability of each gesture in `gestures`, (N, K).
+
+        Raises:
+            DataError: The network regresses and knows no gestures.
+        """
+        if self.words is None:
+            raise DataError("a regression scores no gestures", hint="Compare it with a gallery of poses.")
+        return functional.log_softmax(torch.from_numpy(self.outputs(emg)), dim=1).numpy()
+
+    def embed_emg(self, emg: Array | None) -> Array:
+        """EMG, float32 (N, T, C), to one unit query each, (N, 1, d)."""
+        said = self.outputs(emg) if self.words is None else np.exp(self.classify(emg)) @ self.words
+        return unit(said)[:, None, :]
+
+    def embed_pose(self, pose: Array | None) -> Array:
+        """Poses, float32 (N, Tp, J), to unit vectors (N, d)."""
+        return self.space.vectors(pose)
+
+    def statistics(self) -> dict[str, Array]:
+        """Everything computed on the train split."""
+        encoder = self.net.encoder
+        named = {"emg.offset": encoder.offset.numpy(), "emg.scale": encoder.scale.numpy()}
+        words = {} if self.words is None else {"words": self.words}
+        return named | words | self.space.statistics()
+
+
+def classifier_loss(net: SummaryNet, config: LearnConfig) -> LossFunction:
+    """Cross-entropy over the seen gestures, with label smoothing, on augmented EMG."""
+    smoothing = config.supervised.smoothing
+
+    def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
+        emg, label = batch
+        said = net(augment(emg, config.augment, config.emg.patch))
+        return functional.cross_entropy(said, label, label_smoothing=smoothing), {}
+
+    return loss
+
+
+def regression_loss(net: SummaryNet, config: LearnConfig) -> LossFunction:
+    """Squared error of the pose, and its cosine error, on augmented EMG."""
+    weight = config.regression.cosine
+
+    def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
+        emg, target = batch
+        said = net(augment(emg, config.augment, config.emg.patch))
+        squared = functional.mse_loss(said, target)
+        turned = 1 - functional.cosine_similarity(said, target, dim=1).mean()
+        return squared + weight * turned, {"cosine": 1 - turned.detach()}
+
+    return loss
+
+
+def train_net(
+    net: SummaryNet,
+    windows: Windows,
+    target: NDArray[np.float32] | NDArray[np.int64],
+    run: Run,
+    *,
+    config: LearnConfig,
+    loss: LossFunction,
+    name: str,
+    rng: np.random.Generator,
+) -> History:
+    """Train a network on windows and a target each, at the steps, batches and rates of the alignment.
+
+    Args:
+        net: Trained in place and left in evaluation mode.
+        windows: With EMG.
+        target: (N, outputs), or the label of each window, (N,).
+        run: Where and how.
+        config: Steps, batch and learning rates.
+        loss: Of a batch (emg, target).
+        name: Of the stage.
+        rng: Order of the batches.
+
+    Raises:
+        DataError: There is no EMG, or not two windows.
+    """
+    if windows.emg is None or len(windows) < 2:
+        raise DataError("a network needs at least 2 windows with EMG", reason=Reason.TOO_LITTLE_DATA)
+    align = config.align
+    size = min(align.batch, len(windows))
+    stage = Stage(
+        name=name,
+        module=net,
+        groups=[
+            (list(net.encoder.parameters()), align.lr_emg),
+            ([*net.head.parameters(), *([] if net.gain is None else [net.gain])], align.lr_rest),
+        ],
+        loss=loss,
+        fetch=rows_of(windows.emg, target),
+        sampler=PassSampler(lambda r: batches(windows, size, r, min_gap_s=align.min_gap_s), rng),
+        total=align.steps or align.epochs * max(1, len(windows) // size),
+        optimiser=config.optimiser,
+    )
+    set_dropout(net.encoder, config.supervised.dropout)
+    history = train_stage(stage, run)
+    set_dropout(net.encoder, 0.0)
+    net.cpu().eval()
+    return history
+
+
+def unit(x: NDArray[np.floating]) -> Array:
+    """Rows scaled to unit length."""
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12), np.float32)
+
+
+@torch.no_grad()
+def frozen_features(encoder: Encoder, emg: Array | None, config: LearnConfig) -> Array:
+    """EMG windows (N, T, C) to an encoder's summary beside the mean of its tokens, (N, 2 d)."""
+
+    def both(x: Tensor) -> Tensor:
+        tokens = encoder(x)
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
+
+    return _run(both, emg, config)
+
+
+@torch.no_grad()
+def _run(of: Callable[[Tensor], Tensor], emg: Array | None, config: LearnConfig) -> Array:
+    """A function of EMG tensors over many windows."""
+    signal = config.emg
+    wrong = emg is None or emg.ndim != 3 or emg.shape[1] != signal.window
+    if wrong or emg is None or (signal.electrodes is None and emg.shape[2] != signal.channels):
+        raise DataError(
+            f"EMG windows must be (N, {signal.window}, {signal.channels}), not {None if emg is None else emg.shape}",
+            reason=Reason.WRONG_SHAPE,
+            hint="Cut windows with the configuration the model was trained with.",
+        )
+    parts = [of(torch.from_numpy(np.ascontiguousarray(part))).numpy() for part in in_batches(emg)]
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+@torch.no_grad()
+def _summaries(encoder: Encoder, windows: Array) -> Array:
+    """Summaries of windows (N, T, C), (N, d)."""
+    return np.concatenate([encoder(torch.from_numpy(part))[:, 0].numpy() for part in in_batches(windows)])
