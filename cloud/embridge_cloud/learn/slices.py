@@ -45,7 +45,8 @@ class Slices:
         return len(self._at)
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        return self._every[self._at[key]]
+        picked: NDArray[np.float32] = self._every[self._at[key]]
+        return picked
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
