@@ -7,8 +7,6 @@ memory of hidden samples gets in.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
 import numpy as np
@@ -16,29 +14,18 @@ from numpy.typing import NDArray
 
 from embridge_cloud.datasets.base import PairedRecording
 from embridge_cloud.datasets.config import CutConfig
+from embridge_cloud.datasets.poses import on_grid
+from embridge_cloud.datasets.prepared import Prepared, newest
 from embridge_shared.errors import DataError, Reason
-from embridge_shared.preprocess import Features, FrontEndConfig, WearerScale, fit_scale, run_chunks
+from embridge_shared.preprocess import FrontEndConfig, WearerScale, fit_scale, run_chunks
 from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 _PIECE_S: Final = 60.0
 _Flags = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A recording's features.
-
-    Attributes:
-        features: Of the whole recording, unscaled.
-        fit: Those a fit may look at, float32 (m, C), in no order that matters.
-    """
-
-    features: Features
-    fit: NDArray[np.float32]
-
-
 def prepare(recording: PairedRecording, config: CutConfig, hidden: frozenset[str]) -> Prepared:
-    """Run the front end over a recording.
+    """Run the front end over a recording and put its pose on the grid.
 
     Raises:
         DataError: It is too short for a feature, or holds samples that are not finite.
@@ -49,11 +36,23 @@ def prepare(recording: PairedRecording, config: CutConfig, hidden: frozenset[str
         raise DataError(f"{recording.session} is too short for a feature", reason=Reason.TOO_LITTLE_DATA)
     features, secret = runs[0], recording.during(hidden)
     if config.emg_scale is None or not recording.calibration:
-        return Prepared(features, features.values[:0])
-    if front_end.mode == "identity" or not secret.any():
+        fit = features.values[:0]
+    elif front_end.mode == "identity" or not secret.any():
         at = newest(len(features), recording.emg_rate_hz, config.rate_hz)
-        return Prepared(features, features.values[~features.flawed & ~secret[at]])
-    return Prepared(features, _open_features(front_end, spec, recording.emg, ~secret))
+        fit = features.values[~features.flawed & ~secret[at]]
+    else:
+        fit = _open_features(front_end, spec, recording.emg, ~secret)
+    pose = None if config.pose is None else on_grid(recording, config, secret)
+    return Prepared(
+        recording.participant,
+        recording.session,
+        recording.emg_rate_hz,
+        recording.start_s,
+        recording.segments,
+        features,
+        fit,
+        pose,
+    )
 
 
 def fit_wearer(prepared: Sequence[Prepared], config: CutConfig) -> WearerScale | None:
@@ -65,12 +64,6 @@ def fit_wearer(prepared: Sequence[Prepared], config: CutConfig) -> WearerScale |
     if config.emg_scale is None:
         return None
     return fit_scale(config.scale, np.concatenate([p.fit for p in prepared]))
-
-
-def newest(n: int, rate_hz: float, grid_hz: float) -> NDArray[np.int64]:
-    """Newest sample at each of the first n moments of a grid, as the front end takes it (n,)."""
-    ratio = Fraction(rate_hz).limit_denominator(10**6) / Fraction(grid_hz).limit_denominator(10**6)
-    return np.arange(n, dtype=np.int64) * ratio.numerator // ratio.denominator
 
 
 def stretches(flags: _Flags) -> list[tuple[int, int]]:

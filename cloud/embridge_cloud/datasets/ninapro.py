@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embridge_cloud.datasets.base import (
     EmgKind,
@@ -269,7 +270,6 @@ def to_recording(file: NinaproFile, base: NinaproBase) -> PairedRecording:
         Segment(base.gesture(file.exercise, label), later + repetition if repetition > 0 else 0, start, stop)
         for label, repetition, start, stop in ninapro.runs(file.label, file.repetition)
     )
-    flawless = file.glove is None or bool(np.isfinite(file.glove).all())
     return PairedRecording(
         participant=f"{base.name}-s{file.subject}",
         session=file.name,
@@ -280,10 +280,17 @@ def to_recording(file: NinaproFile, base: NinaproBase) -> PairedRecording:
         pose=file.glove,
         pose_rate_hz=base.rate_hz if file.glove is not None else 0.0,
         pose_kind=PoseKind.GLOVE,
-        pose_valid=None if file.glove is None or flawless else np.isfinite(file.glove).all(axis=1),
+        pose_valid=_valid(file.glove),
         side="right",
         stage=f"exercise {base.exercises[file.exercise].letter or file.exercise}",
     )
+
+
+def _valid(glove: NDArray[np.float32] | None) -> NDArray[np.bool_] | None:
+    """Samples that are numbers; None where all are."""
+    if glove is None or np.isfinite(glove).all():
+        return None
+    return np.asarray(np.isfinite(glove).all(axis=1))
 
 
 class NinaproPlugin:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from embridge_cloud.datasets.base import PairedRecording, PoseKind
 from embridge_cloud.datasets.config import CutConfig
-from embridge_cloud.datasets.features import newest
+from embridge_cloud.datasets.prepared import GridPose, Prepared, newest
 from embridge_shared.errors import ConfigError, DataError, Reason
 from embridge_shared.hand import CYBERGLOVE_SENSORS, N_JOINTS, fit_glove_calibration, glove_to_joints
 
@@ -26,81 +25,63 @@ _Array = NDArray[np.float64]
 _Flags = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pose:
-    """Pose of a recording at `CutConfig.pose_rate_hz`.
+def on_grid(recording: PairedRecording, config: CutConfig, secret: _Flags) -> GridPose | None:
+    """The newest pose sample at each moment of the grid; None in a recording without pose.
 
-    Attributes:
-        values: float32 (n, J).
-        valid: bool (n,): every recorded sample up to the next one of this grid was a pose.
+    Args:
+        recording: The recording.
+        config: Rate of the grid.
+        secret: EMG samples no fit may look at, bool (T,).
     """
+    values = recording.pose
+    if values is None:
+        return None
+    valid = np.ones(len(values), bool) if recording.pose_valid is None else recording.pose_valid
+    if not valid.all():
+        values = np.where(valid[:, None], values, np.float32(0))
+    if recording.pose_rate_hz != config.pose_rate_hz:
+        n = math.ceil(len(values) * config.pose_rate_hz / recording.pose_rate_hz - 1e-6)
+        at = newest(n, recording.pose_rate_hz, config.pose_rate_hz)
+        values, valid = values[at], _all_valid(valid, at)
+    moment = np.minimum(newest(len(values), recording.emg_rate_hz, config.pose_rate_hz), len(secret) - 1)
+    rest = ~recording.during()[moment] & recording.rests
+    return GridPose(recording.pose_kind, values, valid, rest, valid & ~secret[moment] & recording.calibration)
 
-    values: NDArray[np.float32]
-    valid: _Flags
 
-
-def fit_poses(worn: Sequence[PairedRecording], config: CutConfig, hidden: frozenset[str]) -> list[Pose]:
-    """Poses of all recordings of one donning.
+def convert_poses(prepared: Sequence[Prepared], config: CutConfig) -> list[NDArray[np.float32]]:
+    """Poses of all recordings of one donning, as the configuration wants them.
 
     Raises:
         DataError: A recording has no pose, or rest and movement are too few to measure a glove by.
         ConfigError: Sensors are asked of a set that has joint angles.
     """
-    lacking = next((r.session for r in worn if r.pose is None), None)
-    if lacking is not None:
+    poses = [p.pose for p in prepared if p.pose is not None]
+    if len(poses) < len(prepared):
+        lacking = next(p.session for p in prepared if p.pose is None)
         raise DataError(
             f"{lacking} has no pose", reason=Reason.TOO_LITTLE_DATA, hint="Cut it with pose = None for EMG alone."
         )
-    kinds = {r.pose_kind for r in worn}
-    if kinds == {PoseKind.JOINTS}:
-        if config.pose == "sensors":
-            raise ConfigError(f"{worn[0].session} has joint angles, not sensors", hint='Cut it with pose = "joints".')
-        return [_on_grid(r, _joints(r), config) for r in worn]
-    if kinds != {PoseKind.GLOVE}:
-        raise DataError(f"{worn[0].session}: one donning has both a glove and joint angles")
-    convert = _fit_sensors(worn, hidden) if config.pose == "sensors" else _fit_joints(worn, hidden)
-    return [_on_grid(r, convert(_counts(r)), config) for r in worn]
+    name, kinds = prepared[0].session, {p.kind for p in poses}
+    if len(kinds) > 1:
+        raise DataError(f"{name}: one donning has both a glove and joint angles")
+    if PoseKind.GLOVE in kinds:
+        convert = _to_sensors(poses, name) if config.pose == "sensors" else _to_joints(poses)
+        return [convert(p.values.astype(np.float64)) for p in poses]
+    if config.pose == "sensors":
+        raise ConfigError(f"{name} has joint angles, not sensors", hint='Cut it with pose = "joints".')
+    if any(p.values.shape[1] != N_JOINTS for p in poses):
+        raise DataError(f"{name}: a pose has {N_JOINTS} joint angles", reason=Reason.WRONG_SHAPE)
+    return [p.values for p in poses]
 
 
-def _joints(recording: PairedRecording) -> NDArray[np.float32]:
-    pose = _given(recording)
-    if pose.shape[1] != N_JOINTS:
-        raise DataError(f"{recording.session}: {pose.shape[1]} joint angles", reason=Reason.WRONG_SHAPE)
-    return pose
-
-
-def _given(recording: PairedRecording) -> NDArray[np.float32]:
-    if recording.pose is None:
-        raise DataError(f"{recording.session} has no pose", reason=Reason.TOO_LITTLE_DATA)
-    return recording.pose
-
-
-def _counts(recording: PairedRecording) -> _Array:
-    return _given(recording).astype(np.float64)
-
-
-def _valid(recording: PairedRecording) -> _Flags:
-    return np.ones(len(_given(recording)), bool) if recording.pose_valid is None else recording.pose_valid
-
-
-def _at_pose(recording: PairedRecording, flags: _Flags) -> _Flags:
-    """Flags of EMG samples, read at the pose samples."""
-    at = newest(len(_given(recording)), recording.emg_rate_hz, recording.pose_rate_hz)
-    return flags[np.minimum(at, len(flags) - 1)]
-
-
-def _measured(worn: Sequence[PairedRecording], hidden: frozenset[str]) -> tuple[_Array, _Flags, _Flags]:
+def _measured(poses: Sequence[GridPose]) -> tuple[_Array, _Flags, _Flags]:
     """Counts of one donning, where they are rest, and which of them a fit may look at."""
-    counts, rest, use = [], [], []
-    for r in worn:
-        counts.append(_counts(r))
-        rest.append(_at_pose(r, ~r.during()) & r.rests)
-        use.append(_valid(r) & ~_at_pose(r, r.during(hidden)) & r.calibration)
-    return np.concatenate(counts), np.concatenate(rest), np.concatenate(use)
+    counts = np.concatenate([p.values for p in poses]).astype(np.float64)
+    return counts, np.concatenate([p.rest for p in poses]), np.concatenate([p.use for p in poses])
 
 
-def _fit_joints(worn: Sequence[PairedRecording], hidden: frozenset[str]) -> Callable[[_Array], NDArray[np.float32]]:
-    counts, rest, use = _measured(worn, hidden)
+def _to_joints(poses: Sequence[GridPose]) -> Callable[[_Array], NDArray[np.float32]]:
+    counts, rest, use = _measured(poses)
     calibration = fit_glove_calibration(_all_sensors(counts), rest, use=use)
     return lambda c: glove_to_joints(_all_sensors(c), calibration).astype(np.float32)
 
@@ -114,29 +95,17 @@ def _all_sensors(counts: _Array) -> _Array:
     return out
 
 
-def _fit_sensors(worn: Sequence[PairedRecording], hidden: frozenset[str]) -> Callable[[_Array], NDArray[np.float32]]:
-    counts, rest, use = _measured(worn, hidden)
+def _to_sensors(poses: Sequence[GridPose], name: str) -> Callable[[_Array], NDArray[np.float32]]:
+    counts, rest, use = _measured(poses)
     resting, moving = counts[use & rest], counts[use & ~rest]
     if min(len(resting), len(moving)) < _MIN_SAMPLES:
         raise DataError(
-            f"{worn[0].participant}: {len(resting)} samples of rest and {len(moving)} of movement measure no glove",
+            f"{name}: {len(resting)} samples of rest and {len(moving)} of movement measure no glove",
             reason=Reason.TOO_LITTLE_DATA,
             hint="Hide fewer gestures, or take recordings with rest between them.",
         )
     centre, spread = resting.mean(axis=0), moving.std(axis=0) + _SPREAD_FLOOR_COUNTS
     return lambda c: ((c - centre) / spread).astype(np.float32)
-
-
-def _on_grid(recording: PairedRecording, values: NDArray[np.float32], config: CutConfig) -> Pose:
-    """The newest sample at each moment of the grid."""
-    valid = _valid(recording)
-    if not valid.all():
-        values = np.where(valid[:, None], values, np.float32(0))
-    if recording.pose_rate_hz == config.pose_rate_hz:
-        return Pose(values, valid)
-    n = math.ceil(len(values) * config.pose_rate_hz / recording.pose_rate_hz - 1e-6)
-    at = newest(n, recording.pose_rate_hz, config.pose_rate_hz)
-    return Pose(values[at], _all_valid(valid, at))
 
 
 def _all_valid(valid: _Flags, at: NDArray[np.int64]) -> _Flags:

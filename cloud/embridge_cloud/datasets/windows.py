@@ -14,10 +14,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from embridge_cloud.datasets.base import PairedRecording, Segment
+from embridge_cloud.datasets.base import PairedRecording, PoseKind, Segment
 from embridge_cloud.datasets.config import CutConfig
-from embridge_cloud.datasets.features import Prepared, fit_wearer, prepare
-from embridge_cloud.datasets.poses import Pose, fit_poses
+from embridge_cloud.datasets.features import fit_wearer, prepare
+from embridge_cloud.datasets.poses import convert_poses
+from embridge_cloud.datasets.prepared import Prepared
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.preprocess import WearerScale
@@ -72,32 +73,38 @@ def cut_each(
     Recordings without a window are passed over.
     """
     secret = frozenset(hidden)
-    for _, group in groupby(recordings, key=lambda r: (r.participant, r.donning)):
-        worn = list(group)
-        prepared = [prepare(r, config, secret) for r in worn]
+    for _, group in groupby(recordings, key=lambda r: _fitted_together(r, config)):
+        prepared = [prepare(r, config, secret) for r in group]
         scale = fit_wearer(prepared, config)
-        poses = [None] * len(worn) if config.pose is None else fit_poses(worn, config, secret)
-        for recording, one, pose in zip(worn, prepared, poses, strict=True):
-            part = _cut(recording, one, scale, pose, config, gestures)
+        poses = [None] * len(prepared) if config.pose is None else convert_poses(prepared, config)
+        for one, pose in zip(prepared, poses, strict=True):
+            part = _cut(one, scale, pose, config, gestures)
             if part is not None:
                 yield part
 
 
+def _fitted_together(recording: PairedRecording, config: CutConfig) -> tuple[str, str, float]:
+    """Recordings with the same key are held in memory at once, because one fit serves them all."""
+    glove = config.pose is not None and recording.pose_kind is PoseKind.GLOVE
+    if config.emg_scale is not None or glove:
+        return recording.participant, recording.donning, 0.0
+    return recording.participant, recording.session, recording.start_s
+
+
 def _cut(
-    recording: PairedRecording,
     prepared: Prepared,
     scale: WearerScale | None,
-    pose: Pose | None,
+    pose: NDArray[np.float32] | None,
     config: CutConfig,
     gestures: Sequence[str] | None,
 ) -> Windows | None:
-    names = tuple(dict.fromkeys(s.gesture for s in recording.segments) if gestures is None else gestures)
-    chosen = [s for s in recording.segments if s.repetition > 0 and s.gesture in names]
-    start, of = _starts(recording, chosen, config)
+    names = tuple(dict.fromkeys(s.gesture for s in prepared.segments) if gestures is None else gestures)
+    chosen = [s for s in prepared.segments if s.repetition > 0 and s.gesture in names]
+    start, of = _starts(prepared, chosen, config)
     keep = ~_any_in(prepared.features.flawed, start, config.length)
     pose_start = np.floor(start * (config.pose_rate_hz / config.rate_hz) + 1e-6).astype(np.int64)
-    if pose is not None:
-        keep &= ~_any_in(~pose.valid, pose_start, config.pose_length)
+    if pose is not None and prepared.pose is not None:
+        keep &= ~_any_in(~prepared.pose.valid, pose_start, config.pose_length)
     start, of, pose_start = start[keep], of[keep], pose_start[keep]
     if not len(start):
         return None
@@ -105,21 +112,21 @@ def _cut(
     zeros = np.zeros(len(start), np.int64)
     return Windows(
         emg=emg if scale is None else scale.apply(emg),
-        pose=None if pose is None else _gather(pose.values, pose_start, config.pose_length),
+        pose=None if pose is None else _gather(pose, pose_start, config.pose_length),
         label=np.array([names.index(s.gesture) for s in chosen], np.int64)[of],
         participant=zeros,
         session=zeros,
         repetition=np.array([s.repetition for s in chosen], np.int64)[of],
-        start_s=recording.start_s + start / config.rate_hz,
+        start_s=prepared.start_s + start / config.rate_hz,
         gestures=names,
-        participants=(recording.participant,),
-        sessions=(recording.session,),
+        participants=(prepared.participant,),
+        sessions=(prepared.session,),
     )
 
 
-def _starts(recording: PairedRecording, segments: Sequence[Segment], config: CutConfig) -> tuple[_Index, _Index]:
+def _starts(prepared: Prepared, segments: Sequence[Segment], config: CutConfig) -> tuple[_Index, _Index]:
     """First feature of each window, and the place of its segment."""
-    ratio = Fraction(config.rate_hz).limit_denominator(10**6) / Fraction(recording.emg_rate_hz).limit_denominator(10**6)
+    ratio = Fraction(config.rate_hz).limit_denominator(10**6) / Fraction(prepared.emg_rate_hz).limit_denominator(10**6)
     settle = round(config.settle_s * config.rate_hz)
     starts, of = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for place, s in enumerate(segments):
