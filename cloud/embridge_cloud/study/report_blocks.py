@@ -6,7 +6,7 @@ Text may hold `code` between backticks and **strong** between double asterisks, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 DASH = "–"
@@ -34,7 +34,7 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Number:
     """A figure with what stands beside it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Table:
 
     caption: str
     head: tuple[str, ...]
-    rows: tuple[tuple[str | Cell, ...], ...]
+    rows: tuple[tuple[str | Number, ...], ...]
     words: frozenset[int] = frozenset({0})
 
     def __post_init__(self) -> None:
@@ -148,6 +148,11 @@ def spread(sd: float | None, interval: Sequence[float] | None) -> str:
     if interval is not None and len(interval) == 2 and all(map(math.isfinite, interval)):
         parts.append(f"[{fixed(interval[0])}, {fixed(interval[1])}]")
     return " ".join(parts)
+
+
+def line(name: str, values: Iterable[float | None]) -> tuple[str | Number, ...]:
+    """A row of a table: its name and numbers, a dash for each that is missing."""
+    return name, *(Number(fixed(v)) for v in values)
 
 
 def listed(names: Sequence[str]) -> str:

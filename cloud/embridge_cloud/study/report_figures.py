@@ -115,6 +115,18 @@ def fold_dots(name: str, found: Mapping[str, Mapping[str, float]], chance: float
     return to_svg(figure, name)
 
 
+def forest(name: str, found: Sequence[tuple[str, float, float, bool]]) -> str:
+    """Differences with bars of twice their standard error; separable ones are filled."""
+    figure, ax = _axes(0.24 * len(found) + 0.9)
+    for i, (_, mean, error, separable) in enumerate(found):
+        ax.plot([mean - 2 * error, mean + 2 * error], [i, i], color=plots.ACCENT, lw=1.4)
+        ax.plot(mean, i, "o", ms=6, mec=plots.ACCENT, mew=1.4, mfc=plots.ACCENT if separable else plots.PAPER)
+    ax.set_yticks(range(len(found)), [n for n, *_ in found])
+    ax.set(ylim=(len(found) - 0.4, -0.9), xlabel="difference of balanced accuracy")
+    _reference(ax, 0.0, "no difference", upright=True)
+    return to_svg(figure, name)
+
+
 def people(name: str, found: Mapping[str, float], chance: float) -> str:
     """Bars of participants, the best above."""
     figure, ax = _axes(0.2 * len(found) + 0.9)

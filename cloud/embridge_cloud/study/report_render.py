@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from embridge_cloud.study.report_blocks import Block, Bullets, Cell, Code, Page, Picture, Section, Table, Text
+from embridge_cloud.study.report_blocks import Block, Bullets, Code, Number, Page, Picture, Section, Table, Text
 from embridge_cloud.study.report_svg import THEME
 
 _CSS = """
@@ -83,7 +83,7 @@ def _html_block(block: Block) -> str:
 
 
 def _html_table(table: Table) -> str:
-    def cell(column: int, value: str | Cell) -> str:
+    def cell(column: int, value: str | Number) -> str:
         mark = ' class="w"' if column in table.words else ""
         if column == 0:
             return f'<th scope="row"{mark}>{_inline(value if isinstance(value, str) else value.plain)}</th>'
@@ -139,7 +139,7 @@ def _markdown_block(block: Block, pictures: str) -> str:
     return f"{block.caption}\n\n{table}"
 
 
-def _markdown_cell(value: str | Cell) -> str:
+def _markdown_cell(value: str | Number) -> str:
     if isinstance(value, str):
         return value
     return f"**{value.main}** {value.aside}".strip() if value.strong else value.plain

@@ -1,0 +1,215 @@
+"""What a study found: headline, results, paired differences, controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from embridge_cloud.study import report_figures
+from embridge_cloud.study.compare import Difference
+from embridge_cloud.study.reference import CEILINGS, CONTROLS
+from embridge_cloud.study.report_blocks import (
+    DASH,
+    Block,
+    Bullets,
+    Number,
+    Picture,
+    Section,
+    Table,
+    Text,
+    fixed,
+    listed,
+    signed,
+    spread,
+)
+from embridge_cloud.study.report_data import NEW, STRICT, Study
+from embridge_cloud.study.rows import Row
+
+COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "zero-shot, seen and unseen gestures apart",
+        ("zs-seen", "zs-unseen", "zs-seen-trial", "zs-unseen-trial", "zs-seen-proto", "zs-unseen-proto"),
+    ),
+    ("generalised zero-shot, all gestures competing", ("gzs-seen", "gzs-unseen", "gzs-harmonic")),
+    (
+        "with labelled EMG: probes, a classifier, enrolment",
+        ("lp-seen", "lp-unseen", "supervised", "few-shot-1", "few-shot-3", "few-shot-5"),
+    ),
+)
+COMPARED = ("zs-unseen", "zs-seen", "gzs-harmonic", "lp-seen")
+
+_READS = (
+    "Balanced accuracy of windows (of trials in `-trial`): mean over runs, ± standard deviation over runs, "
+    "[95 % interval over participants]. The highest of a column is bold, which does not say that it is separable from "
+    "the next."
+)
+
+
+def headline(study: Study) -> Section:
+    """Which head ships and why, in sentences somebody without the background understands."""
+    choice = study.choice
+    if choice is None:
+        return Section("headline", "In short", (Text("No head can be chosen: the benchmark holds no zero-shot rows."),))
+    said = [f"**{choice.method}** ships. {_capital(choice.reason)}", *_plainly(study, choice.method)]
+    apart = _apart(study, choice.method)
+    blocks: list[Block] = [Text(" ".join(said))]
+    if apart:
+        blocks.append(Bullets(tuple(apart)))
+    return Section("headline", "In short", tuple(blocks))
+
+
+def _plainly(study: Study, method: str) -> list[str]:
+    """What the shipped head does for somebody new, and what a few minutes of calibration add."""
+    said = []
+    unseen, seen = study.row(method, "zs-unseen"), study.row(method, "zs-seen")
+    if unseen and seen:
+        said.append(
+            f"For somebody it never met it names a gesture whose EMG nobody recorded {_times(unseen)} and one it knows "
+            f"{_times(seen)}."
+        )
+    calibrated = study.best("zs-seen", study.methods, "calibrated-wearer")
+    enrolled = study.best("few-shot-3", study.methods)
+    parts = []
+    if calibrated:
+        parts.append(f"known gestures reach {fixed(calibrated.balanced_accuracy)} once the wearer has calibrated")
+    if enrolled:
+        parts.append(f"new ones {fixed(enrolled.balanced_accuracy)} after three repetitions of each")
+    if parts:
+        said.append(f"{_capital(' and '.join(parts))}.")
+    return said
+
+
+def _times(row: Row) -> str:
+    return f"{100 * row.balanced_accuracy:.0f} times of 100 (guessing: {100 * row.chance:.0f})"
+
+
+def _apart(study: Study, method: str) -> list[str]:
+    """What the data can and cannot tell apart, around the shipped head."""
+    said = []
+    plain = [d for d in study.results.differences if (d.regime, d.pose_regime) == (NEW, STRICT)]
+    for protocol, words in (("zs-unseen", "On unseen gestures"), ("zs-seen", "On seen gestures")):
+        own = [d for d in plain if d.protocol == protocol and method in (d.a, d.b)]
+        if not own:
+            continue
+        others = {flag: [d.b if d.a == method else d.a for d in own if d.separable is flag] for flag in (False, True)}
+        parts = [f"**not separable** from {listed(others[False])}"] if others[False] else []
+        parts += [f"separable from {listed(others[True])}"] if others[True] else []
+        said.append(f"{words}, {method} is {', and '.join(parts)}.")
+    chosen = next((s for s in study.results.scan if s.method == method), None) or next(iter(study.results.scan), None)
+    if chosen and len(chosen.values) > 1:
+        ordered = sorted(chosen.values)
+        low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0.05, 0.95))
+        said.append(
+            f"Which gestures are unseen matters: over {len(ordered)} sets of them, {chosen.method} moves from "
+            f"{fixed(low)} (5 % of the sets are below) to {fixed(high)} (5 % are above)."
+        )
+    return said
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def results(study: Study) -> list[Section]:
+    """One section a pair of regimes, so that no table mixes them."""
+    made = []
+    for regime, pose_regime in study.regimes:
+        rows = study.rows(regime, pose_regime)
+        if not rows:
+            continue
+        key = f"results-{regime}-{pose_regime}"
+        title = f"Results: {regime.replace('-', ' ')}, {pose_regime} poses"
+        tables = [t for words, protocols in COLUMNS if (t := _table(rows, words, protocols, title)) is not None]
+        notes = [Text(_READS), Text(_about(rows))]
+        made.append(Section(key, title, (*notes, *tables)))
+    return made or [Section("results", "Results", (Text("The benchmark holds no rows."),))]
+
+
+def _about(rows: Sequence[Row]) -> str:
+    people = {p for r in rows for p in r.per_participant}
+    sets = dict.fromkeys(s for r in rows for s in r.unseen_sets)
+    seeds = sorted({s for r in rows for s in r.seeds})
+    said = f"{len(people)} held-out participants, {len(sets)} sets of unseen gestures, "
+    said += f"seeds {listed([*map(str, seeds)])}; up to {max(r.runs for r in rows)} runs a cell."
+    if any(r.reference for r in rows):
+        said += " `lp-unseen` is a reference and no zero-shot result: its probe reads labels of unseen gestures' EMG."
+    return said
+
+
+def _table(rows: Sequence[Row], words: str, protocols: Sequence[str], title: str) -> Table | None:
+    """Methods by protocols; chance above, ceilings and controls below."""
+    cells = {(r.method, r.protocol): r for r in rows if r.protocol in protocols}
+    shown = [p for p in protocols if any(k[1] == p for k in cells)]
+    if not shown:
+        return None
+    methods = list(dict.fromkeys(m for m, _ in cells))
+    methods.sort(key=lambda m: (m in CONTROLS, m in CEILINGS))
+    competing = [m for m in methods if m not in CONTROLS | CEILINGS]
+    top = {p: max((cells[m, p].balanced_accuracy for m in competing if (m, p) in cells), default=None) for p in shown}
+    chance = {p: next(r.chance for (_, q), r in cells.items() if q == p) for p in shown}
+    body: list[tuple[str | Number, ...]] = [("chance", *(Number(fixed(chance[p])) for p in shown))]
+    for m in methods:
+        name = f"{m} (control)" if m in CONTROLS else f"{m} (ceiling: queries are poses)" if m in CEILINGS else m
+        body.append((name, *(_number(cells.get((m, p)), top[p] if m in competing else None) for p in shown)))
+    return Table(f"{title}; {words}", ("method", *shown), tuple(body))
+
+
+def _number(row: Row | None, top: float | None) -> Number:
+    if row is None:
+        return Number(DASH)
+    return Number(fixed(row.balanced_accuracy), spread(row.sd, row.ci95), strong=row.balanced_accuracy == top)
+
+
+def differences(study: Study) -> Section:
+    """What the runs can tell apart."""
+    found = [d for d in study.results.differences if d.protocol in COMPARED]
+    if not found:
+        missing = Text("No paired differences: they need two runs of two methods.")
+        return Section("differences", "What can be told apart", (missing,))
+    blocks: list[Block] = [
+        Text(
+            "One method minus the other on the same runs, with standard errors (s.e.) over runs and over participants. "
+            "A difference is called separable where it exceeds twice either of them and a sign test over runs is below "
+            "0.05. Nothing is corrected for the number of comparisons."
+        )
+    ]
+    unseen = [d for d in found if (d.regime, d.pose_regime, d.protocol) == (NEW, STRICT, "zs-unseen")]
+    if unseen:
+        named = [(f"{d.a} − {d.b}", d.mean, max(d.se, d.se_participants), d.separable) for d in unseen]
+        said = ((n, signed(m), fixed(s), "separable" if k else "not separable") for n, m, s, k in named)
+        alt = "Differences on unseen gestures: " + "; ".join(f"{n} {m} ± {s}, {k}" for n, m, s, k in said)
+        caption = "Zero-shot unseen, new wearer: mean difference ± twice the larger standard error. Filled: separable."
+        blocks.append(Picture("differences", report_figures.forest("differences", named), alt, caption, wide=True))
+    for regime, pose_regime in study.regimes:
+        for protocol in COMPARED:
+            own = [d for d in found if (d.regime, d.pose_regime, d.protocol) == (regime, pose_regime, protocol)]
+            if own:
+                blocks.append(_difference_table(own, f"{protocol}, {regime.replace('-', ' ')}, {pose_regime} poses"))
+    return Section("differences", "What can be told apart", tuple(blocks))
+
+
+def _difference_table(found: Sequence[Difference], caption: str) -> Table:
+    head = ("difference", "mean", "s.e. runs", "s.e. people", "ahead in", "sign test p", "verdict")
+    body = tuple(
+        (f"{d.a} − {d.b}", Number(signed(d.mean)), Number(fixed(d.se)), Number(fixed(d.se_participants)),
+         Number(f"{d.wins} of {d.runs}"), Number(fixed(d.sign_p)), d.verdict)
+        for d in found
+    )  # fmt: skip
+    return Table(caption, head, body, frozenset({0, 6}))
+
+
+def controls(study: Study) -> Section:
+    """The traps of the data and what was found in them."""
+    body: list[tuple[str | Number, ...]] = []
+    for row in study.rows():
+        if row.method in CONTROLS and row.protocol.startswith(("zs", "gzs-h", "lp-seen")):
+            note = "pairs of EMG and pose were broken on purpose: anything above chance leaks"
+            value = Number(fixed(row.balanced_accuracy), spread(row.sd, row.ci95))
+            body.append((f"{row.method}, {row.protocol}", value, Number(fixed(row.chance)), note))
+    for c in study.results.controls:
+        told = c.note or ("should be at chance" if c.expected == "chance" else "these data are known to tell")
+        value = Number(fixed(c.balanced_accuracy), spread(None, c.ci95 if any(c.ci95) else None))
+        body.append((c.name, value, Number(fixed(c.chance)), f"{'' if c.passed else '**Not as expected.** '}{told}"))
+    if not body:
+        return Section("controls", "Controls", (Text("No controls: the benchmark ran none."),))
+    table = Table("Controls", ("control", "measured", "chance", "what it means"), tuple(body), frozenset({0, 3}))
+    return Section("controls", "Controls", (table,))
