@@ -210,7 +210,7 @@ class _Loop:
         tensors |= {f"optimiser.{k}": v for k, v in self._stepper.state().items()}
         tensors |= {f"history.{k}": torch.tensor(v, dtype=torch.float64) for k, v in self._history.items()}
         tensors |= random_state(self._run.device)
-        state: State = {"sampler": drawn.state, "memory": self._memory, "best": None}
+        state: State = {"sampler": drawn.state, "memory": self._memory, "best": None, "curves": list(self._history)}
         if self._best is not None:
             state["best"] = self._best[0]
             tensors |= {f"best.{k}": v for k, v in self._best[1].items()}
@@ -224,7 +224,7 @@ class _Loop:
             return
         stage.module.load_state_dict(_under("module.", point.tensors))
         self._stepper.restore(_under("optimiser.", point.tensors), point.step)
-        self._history = {k: v.tolist() for k, v in _under("history.", point.tensors).items()}
+        self._history = {k: point.tensors[f"history.{k}"].tolist() for k in point.state["curves"]}
         self._memory = dict(point.state["memory"])
         if point.state["best"] is not None:
             device = self._run.device
