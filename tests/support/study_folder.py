@@ -22,6 +22,7 @@ SKILL = {
     "cpep": (0.44, 0.26),
     "embridge": (0.42, 0.29),
     "supervised": (0.44, None),
+    "emg-mae": (0.41, None),
     "shuffled-pairs": (0.13, 0.25),
     "pose-ceiling": (0.88, 0.92),
 }
@@ -154,7 +155,7 @@ def write_study(folder: Path, *, rotations: int = 6, methods: tuple[str, ...] = 
         artefacts: Write those too.
     """
     runs = runs_of(rotations=rotations)
-    outcomes = outcomes_of(runs, methods or (*SKILL, "emg-mae", *ABLATIONS))
+    outcomes = outcomes_of(runs, methods or (*SKILL, *ABLATIONS))
     for outcome in outcomes:
         write_outcome(folder, outcome)
     if artefacts:

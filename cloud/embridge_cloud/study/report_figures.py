@@ -99,13 +99,22 @@ def scan(name: str, values: NDArray[np.float64], chance: float, marked: Mapping[
 
 def fold_dots(name: str, found: Mapping[str, Mapping[str, float]], chance: float) -> str:
     """One line a method, one letter a fold, a bar at the mean."""
-    figure, ax = _axes(0.3 * len(found) + 1.1)
+    figure, ax = _axes(0.34 * len(found) + 1.1)
     for i, (_, folds) in enumerate(found.items()):
         values = list(folds.values())
         ax.plot([min(values), max(values)], [i, i], color=plots.INK, lw=0.6, alpha=0.5)
         ax.plot([np.mean(values)] * 2, [i - 0.32, i + 0.32], color=plots.WARM, lw=2)
-        for fold, value in folds.items():
-            ax.text(value, i, fold, ha="center", va="center", fontsize=9, weight="bold", color=plots.ACCENT)
+        for j, (fold, value) in enumerate(folds.items()):
+            ax.text(
+                value,
+                i + 0.2 * (j % 3 - 1),
+                fold,
+                ha="center",
+                va="center",
+                fontsize=9,
+                weight="bold",
+                color=plots.ACCENT,
+            )
     ax.set_yticks(range(len(found)), list(found))
     everything = [v for folds in found.values() for v in folds.values()]
     pad = 0.06 * (max(everything) - min([*everything, chance])) + 0.005

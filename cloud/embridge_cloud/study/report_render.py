@@ -27,7 +27,7 @@ th,td{padding:.4rem .8rem;border-top:1px solid var(--line);text-align:right;vert
 font-variant-numeric:tabular-nums}
 thead th{font-weight:600;vertical-align:bottom;border-top:0}
 th.w,td.w{text-align:left}tbody th{font-weight:500;position:sticky;left:0;background:var(--paper);max-width:14rem}
-td{white-space:nowrap}td.w{white-space:normal;min-width:8rem}
+td{white-space:nowrap}td.w{white-space:normal;min-width:10rem}tbody th{min-width:7.5rem}
 .aside{display:block;font-size:.8rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1rem;align-items:start}
 figure{margin:1rem 0;min-width:0}figure.wide{grid-column:1/-1}figcaption{font-size:.88rem;max-width:46rem}
@@ -90,7 +90,7 @@ def _html_table(table: Table) -> str:
         if isinstance(value, str):
             return f"<td{mark}>{_inline(value)}</td>"
         main = f"<strong>{html.escape(value.main)}</strong>" if value.strong else html.escape(value.main)
-        aside = f' <span class="aside">{html.escape(value.aside)}</span>' if value.aside else ""
+        aside = f' <span class="aside">{_broken(value.aside)}</span>' if value.aside else ""
         return f"<td{mark}>{main}{aside}</td>"
 
     marks = ((' class="w"' if i in table.words else "") for i in range(len(table.head)))
@@ -102,6 +102,11 @@ def _html_table(table: Table) -> str:
         f"<caption><span>{_inline(table.caption)}</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _broken(aside: str) -> str:
+    """A deviation above its interval: the column stays narrow."""
+    return html.escape(aside).replace(" [", "<br/>[")
 
 
 def _inline(text: str) -> str:
