@@ -26,7 +26,7 @@ from embridge_cloud.learn.supervised import EmbeddingSpace, Outspoken, PoseSpace
 from embridge_cloud.learn.trained import Lineage
 from embridge_cloud.learn.wearer import Moments, adapt, moments, with_calibration
 from embridge_cloud.learn.zeroshot import Embedder
-from embridge_shared.errors import ConfigError, DataError, LeakageError, Reason
+from embridge_shared.errors import ConfigError, DataError, LeakageError, OperatorError, Reason
 
 Array = NDArray[np.float32]
 Change = Callable[[LearnConfig], LearnConfig]
@@ -76,6 +76,7 @@ class Task:
 
         Raises:
             ConfigError: Unpaired poses are switched on and there are none.
+            OperatorError: The encoders given come from other windows.
             LeakageError: A window to train on is of an unseen gesture.
         """
         leakage.check_unseen(self.train, self.unseen)
@@ -83,6 +84,10 @@ class Task:
         if config.unpaired_pose and self.poses is None:
             raise ConfigError("unpaired_pose is on and no poses are given", hint="Pass windows of pose as `poses`.")
         given = self.pretrained
+        if given is not None and given.data[0] != self.train.digest():
+            raise OperatorError(
+                "the pre-trained encoders come from other windows", hint="Run the first stage on these windows."
+            )
         if given is None or first_stage_of(config) != first_stage_of(self.base):
             extra = self.poses if config.unpaired_pose else None
             given = pretrain_encoders(self.train, config, seed=self.seed, poses=extra, run=self.where())
