@@ -1,0 +1,1 @@
+"""Bluetooth Low Energy: which radio is used, and how it is reached."""
