@@ -122,7 +122,9 @@ def points(
     pose: tuple[NDArray[Any], NDArray[np.int64]],
     gestures: Sequence[tuple[str, bool]],
 ) -> None:
-    """EMG windows as dots and poses outlined; each gesture's number stands at the median of its poses.
+    """EMG windows small and poses outlined, as stars and crosses where their EMG was never seen.
+
+    Each gesture's number stands at the median of its poses.
 
     Args:
         ax: Where they are drawn.
@@ -134,9 +136,9 @@ def points(
     for g, (name, seen) in enumerate(gestures):
         dots, poses = emg[0][emg[1] == g], pose[0][pose[1] == g]
         colour, later = COLOURS[g % len(COLOURS)], g // len(COLOURS) % 2
-        ax.scatter(*dots.T, s=7, color=colour, marker="ox"[later], alpha=0.5, linewidths=0.6 * later)
+        ax.scatter(*dots.T, s=9, color=colour, marker="ox"[later], alpha=0.65, linewidths=0.7 * later)
         label = f"{g + 1} {name.replace('_', ' ')}" + ("" if seen else " (EMG never seen)")
-        shape = {"marker": "os"[later] if seen else "*", "s": 30 if seen else 60}
+        shape = {"marker": ("os" if seen else "*P")[later], "s": 20 if seen else 45}
         ax.scatter(*poses.T, color=colour, edgecolors=INK, linewidths=0.6, label=label, **shape)
         if len(poses):
             ax.text(*np.median(poses, axis=0), str(g + 1), fontsize=9, weight="bold", path_effects=halo)

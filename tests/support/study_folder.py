@@ -52,12 +52,16 @@ def figures_of(method: str, run: Run, rng: np.random.Generator, gain: float = 0.
     unseen = run.fold.unseen
     seen = tuple(g for g in GESTURES if g not in unseen)
     lp = max(seen_level, 0.41) if method != "shuffled-pairs" else 0.13
-    found = [drawn(Protocol.LP_SEEN, run, seen, lp, rng), drawn(Protocol.LP_UNSEEN, run, unseen, 0.56, rng)]
+    found = [
+        drawn(Protocol.LP_SEEN, run, seen, lp, rng),
+        drawn(Protocol.LP_UNSEEN, run, unseen, 0.94 if method == "pose-ceiling" else 0.56, rng),
+    ]
     if method == "supervised":
         found.append(drawn(Protocol.SUPERVISED, run, seen, seen_level, rng))
     if unseen_level is None:
         return tuple(found)
     for suffix, more in (("", 0.0), ("-trial", 0.06), ("-proto", -0.01)):
+        more *= method != "shuffled-pairs"
         found.append(drawn(f"zs-seen{suffix}", run, seen, seen_level + more + gain, rng))
         found.append(drawn(f"zs-unseen{suffix}", run, unseen, unseen_level + more / 2 + gain / 4, rng))
     found.append(drawn(Protocol.GZS_SEEN, run, (*seen, *unseen), seen_level - 0.14, rng))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from embridge_shared.errors import DataError, Reason
 
 FOLDER = "artefacts"
-MAX_POINTS = 600
+MAX_POINTS = 480
 MAX_STEPS = 300
 
 Stage = Literal["before", "after"]

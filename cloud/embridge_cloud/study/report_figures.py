@@ -35,7 +35,7 @@ def _reference(ax: Any, value: float, word: str, *, upright: bool = False) -> No
 def confusion(name: str, gestures: Sequence[str], counts: NDArray[np.float64], unseen: Sequence[str]) -> str:
     """Performed by decoded, as shares of what was performed; unseen gestures carry a star."""
     names = [_short(g) + (" *" if g in unseen else "") for g in gestures]
-    figure, ax = _axes(_WIDTH if len(names) > 5 else 3.6)
+    figure, ax = _axes(_WIDTH if len(names) > 5 else 3.2)
     plots.shares(ax, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), names, names)
     ax.set(xlabel="decoded", ylabel="performed")
     return to_svg(figure, name)

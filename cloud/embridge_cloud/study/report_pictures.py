@@ -177,8 +177,8 @@ def embeddings(study: Study) -> Section:
     blocks: list[Block] = [
         Text(
             f"{_whose(found)} Principal axes of EMG windows and poses together; no label is used to find them. Poses "
-            "are outlined, EMG windows are small; a gesture's number stands at the middle of its poses, a star is a "
-            "gesture whose EMG was never seen."
+            "are outlined, EMG windows are small; a gesture's number stands at the middle of its poses. Stars and "
+            "crosses are gestures whose EMG was never seen."
         )
     ]
     for m in sorted(found.maps, key=lambda m: m.stage != "before"):
@@ -265,6 +265,7 @@ def efficiency(study: Study) -> Section:
         )
     if not any(r.share < 1 for r in shared):
         blocks.append(Text("No data-efficiency curve: the benchmark trained on all participants only."))
+    blocks.sort(key=lambda b: not isinstance(b, Picture))
     return Section("efficiency", "Enrolment and data efficiency", tuple(blocks))
 
 

@@ -31,7 +31,7 @@ td{white-space:nowrap}td.w{white-space:normal;min-width:10rem}tbody th{min-width
 .aside{display:block;font-size:.8rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1rem;align-items:start}
 figure{margin:1rem 0;min-width:0}figure.wide{grid-column:1/-1}figcaption{font-size:.88rem;max-width:46rem}
-svg{display:block;width:100%;height:auto;max-width:40rem}figure.wide svg{max-width:60rem}
+svg{display:block;width:100%;height:auto}
 pre{overflow-x:auto;padding:.8rem;border:1px solid var(--line);border-radius:.4rem;font-size:.85rem}
 code{font-family:ui-monospace,Consolas,monospace;font-size:.92em}
 footer{height:3rem}@media print{nav,.skip{display:none}.scroll{overflow:visible}}

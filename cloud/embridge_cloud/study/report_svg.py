@@ -32,6 +32,7 @@ _DARK = {
     "c4": "#f0b840",
     "c5": "#9bd8ff",
 }
+_SCALE = 1.5  # px for each point, of every drawing alike
 _FIXED = ("soft", "line")
 
 
@@ -72,6 +73,8 @@ def to_svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) version="[^"]*"', r"\1", text, count=1)
+    width_pt = float(text[text.index('viewBox="') :].split()[2])
+    text = text.replace("<svg", f'<svg style="max-width:{_SCALE * width_pt:.0f}px"', 1)
     for value, variable in _VARIABLE.items():
         text = re.sub(value, variable, text, flags=re.IGNORECASE)
     text = re.sub(r"(font: [^;]*?px) [^;]*;", rf"\1 {_FONT};", text)

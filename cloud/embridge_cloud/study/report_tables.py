@@ -112,7 +112,7 @@ def _capital(text: str) -> str:
 
 def results(study: Study) -> list[Section]:
     """One section a pair of regimes, so that no table mixes them."""
-    made = []
+    made: list[Section] = []
     for regime, pose_regime in study.regimes:
         rows = study.rows(regime, pose_regime)
         if not rows:
@@ -189,13 +189,14 @@ def differences(study: Study) -> Section:
 
 
 def _difference_table(found: Sequence[Difference], caption: str) -> Table:
-    head = ("difference", "protocol", "mean", "s.e. runs", "s.e. people", "ahead in", "sign test p", "verdict")
+    head = ("difference", "protocol", "verdict", "mean", "s.e. runs", "s.e. people", "ahead in", "sign test p")
     body = tuple(
-        (f"{d.a} − {d.b}", d.protocol, Number(signed(d.mean)), Number(fixed(d.se)), Number(fixed(d.se_participants)),
-         Number(f"{d.wins} of {d.runs}"), Number("<0.001" if d.sign_p < 0.0005 else fixed(d.sign_p)), d.verdict)
+        (f"{d.a} − {d.b}", d.protocol, d.verdict, Number(signed(d.mean)), Number(fixed(d.se)),
+         Number(fixed(d.se_participants)), Number(f"{d.wins} of {d.runs}"),
+         Number("<0.001" if d.sign_p < 0.0005 else fixed(d.sign_p)))
         for d in found
     )  # fmt: skip
-    return Table(f"Paired differences, {caption}", head, body, frozenset({0, 1, 7}))
+    return Table(f"Paired differences, {caption}", head, body, frozenset({0, 1, 2}))
 
 
 def controls(study: Study) -> Section:
@@ -214,9 +215,9 @@ def controls(study: Study) -> Section:
     if not body:
         return Section("controls", "Controls", (Text("No controls: the benchmark ran none."),))
     said = Text(
-        "Shuffled pairs: training met every gesture's EMG with the poses of all gestures alike, so nothing but a leak can "
-        f"lift it from chance; {fixed(AT_CHANCE, 2)} either way is allowed. The others ask what the data tell before "
-        "anybody moves."
+        "Shuffled pairs: training met every gesture's EMG with the poses of all gestures alike, so nothing but a leak "
+        f"can lift it from chance; {fixed(AT_CHANCE, 2)} either way is allowed. The others ask what the data tell "
+        "before anybody moves."
     )
     table = Table("Controls", ("control", "measured", "chance", "what it means"), tuple(body), frozenset({0, 3}))
     return Section("controls", "Controls", (said, table))
