@@ -103,15 +103,15 @@ def load_config(path: Path) -> LearnConfig:
         raise ConfigError(f"{path}: {error}") from None
     base = msgspec.to_builtins(preset(given.pop("preset", "quick")))
     try:
-        return msgspec.convert(_merged(base, given), LearnConfig)
+        return msgspec.convert(merged(base, given), LearnConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`base` with the leaves of `over`."""
     out = dict(base)
     for key, value in over.items():
         nested = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merged(out[key], value) if nested else value
+        out[key] = merged(out[key], value) if nested else value
     return out

@@ -28,13 +28,20 @@ _NAMES = {"label": "gestures", "participant": "participants", "session": "sessio
 _MODALITIES = ("emg", "pose")
 
 
-def write_windows(folder: Path, parts: Iterable[Windows], *, rates_hz: Mapping[str, float]) -> Windows:
+def write_windows(
+    folder: Path,
+    parts: Iterable[Windows],
+    *,
+    rates_hz: Mapping[str, float],
+    about: Mapping[str, Any] | None = None,
+) -> Windows:
     """Write sets one after the other, holding one in memory at a time, and open the whole.
 
     Args:
         folder: Made; it must hold no store yet.
         parts: Sets with vocabularies of their own; all have the same modalities and shapes.
         rates_hz: Of "emg" and "pose"; from them follows how far two windows overlap.
+        about: How the windows came to be, as JSON can hold it.
 
     Raises:
         DataError: There is no set, sets differ in shape, or the folder holds a store.
@@ -59,7 +66,8 @@ def write_windows(folder: Path, parts: Iterable[Windows], *, rates_hz: Mapping[s
         np.save(folder / f"{name}.at.npy", np.concatenate(writer.at))
         np.save(folder / f"{name}.hashes.npy", np.concatenate(writer.hashes))
     lengths = {name: writer.length for name, writer in writers.items()}
-    head = {"format": FORMAT, "lengths": lengths, "names": {k: list(v) for k, v in names.items()}}
+    known = {k: list(v) for k, v in names.items()}
+    head = {"format": FORMAT, "lengths": lengths, "names": known, "about": dict(about or {})}
     made = _assemble(folder, head)
     write_atomically(folder / HEAD, json.dumps(head | {"digest": made.digest()}, indent=1).encode())
     return made
@@ -90,6 +98,12 @@ def open_windows(folder: Path) -> Windows:
     if found.digest() != digest:
         raise DataError(f"{folder} is not what was written", reason=Reason.HASH_MISMATCH, hint="Cut the windows again.")
     return found
+
+
+def about_windows(folder: Path) -> dict[str, Any]:
+    """How the windows of a store came to be, as its writer told."""
+    about: dict[str, Any] = json.loads((folder / HEAD).read_bytes()).get("about", {})
+    return about
 
 
 def verify_windows(windows: Windows, *, chunk: int = 256) -> None:

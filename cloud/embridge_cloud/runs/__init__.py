@@ -1,0 +1,1 @@
+"""Training runs: what one is told, the folder it fills, and how it goes on."""
