@@ -161,8 +161,8 @@ class _Loop:
     def _advance(self, drawn: Drawn) -> None:
         """One step, and what is due after it."""
         stage, run = self._stage, self._run
-        shown = self._update(drawn)
         self._step += 1
+        shown = self._update(drawn)
         run.progress(Progress(stage.name, self._step, stage.total, shown))
         last = self._step == stage.total
         if stage.validate is not None and (last or _due(self._step, stage.validate_every)):
