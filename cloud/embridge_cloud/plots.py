@@ -79,7 +79,8 @@ def shares(ax: Any, values: NDArray[np.float64], rows: Sequence[str], columns: S
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=ACCENT, alpha=float(value), linewidth=0))
         if value >= 0.005:
             colour = PAPER if value > 0.55 else INK
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+            number = ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+            number.set_in_layout(False)
     ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     ax.set_yticks(range(len(rows)), rows)

@@ -26,8 +26,9 @@ SKILL = {
     "shuffled-pairs": (0.13, 0.25),
     "pose-ceiling": (0.88, 0.92),
 }
+EACH = 16
 SHOTS = {Protocol.FEW_SHOT_1: 0.77, Protocol.FEW_SHOT_3: 0.88, Protocol.FEW_SHOT_5: 0.92}
-ABLATIONS = ("qformer", "qformer-mprl", "qformer-cascle", "cpep-cascle", "label-smoothing", "softclip")
+ABLATIONS = ("qformer", "qformer+mprl", "qformer+cascle", "cpep+cascle", "label-smoothing", "softclip")
 
 
 def runs_of(*, rotations: int = 6) -> tuple[Run, ...]:
@@ -38,9 +39,10 @@ def runs_of(*, rotations: int = 6) -> tuple[Run, ...]:
 def drawn(protocol: str, run: Run, names: tuple[str, ...], level: float, rng: np.random.Generator) -> Figure:
     """Decisions that are right at about `level`, differently so for everybody."""
     classes = len(names)
-    people = np.repeat(np.arange(len(run.held_out)), 24 * classes)
-    truth = np.tile(np.arange(classes), 24 * len(run.held_out))
-    skill = np.clip(level + 0.06 * rng.normal(size=len(run.held_out)), 0.02, 0.99)[people]
+    people = np.repeat(np.arange(len(run.held_out)), EACH * classes)
+    truth = np.tile(np.arange(classes), EACH * len(run.held_out))
+    wobble = 0.06 if level - 1 / classes > 0.01 else 0.01
+    skill = np.clip(level + wobble * rng.normal(size=len(run.held_out)), 0.02, 0.99)[people]
     wrong = (truth + rng.integers(1, classes, len(truth))) % classes
     found = np.where(rng.random(len(truth)) < skill, truth, wrong)
     return figure(protocol, truth, found, people, names=run.held_out, gestures=names)

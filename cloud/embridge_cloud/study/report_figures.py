@@ -18,8 +18,8 @@ _WIDTH = 4.9
 Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
-def _axes(height: float) -> tuple[Figure, Any]:
-    figure = plots.new_figure(_WIDTH, height)
+def _axes(height: float, width: float = _WIDTH) -> tuple[Figure, Any]:
+    figure = plots.new_figure(width, height)
     return figure, figure.subplots()
 
 
@@ -35,7 +35,7 @@ def _reference(ax: Any, value: float, word: str, *, upright: bool = False) -> No
 def confusion(name: str, gestures: Sequence[str], counts: NDArray[np.float64], unseen: Sequence[str]) -> str:
     """Performed by decoded, as shares of what was performed; unseen gestures carry a star."""
     names = [_short(g) + (" *" if g in unseen else "") for g in gestures]
-    figure, ax = _axes(_WIDTH if len(names) > 5 else 3.2)
+    figure, ax = _axes(*((_WIDTH, _WIDTH) if len(names) > 5 else (3.3, 3.4)))
     plots.shares(ax, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), names, names)
     ax.set(xlabel="decoded", ylabel="performed")
     return to_svg(figure, name)
@@ -50,7 +50,7 @@ def embedding(name: str, found: EmbeddingMap, unseen: Sequence[str]) -> str:
     plots.points(ax, (xy[~pose], gesture[~pose]), (xy[pose], gesture[pose]), gestures)
     first, second = found.explained
     ax.set(xlabel=f"main axis 1 ({100 * first:.0f} % of variance)", ylabel=f"main axis 2 ({100 * second:.0f} %)")
-    return to_svg(figure, name)
+    return to_svg(figure, name, grow=True)
 
 
 def curves(name: str, found: Sequence[Curve], ylabel: str) -> str:

@@ -51,21 +51,21 @@ _VARIABLE = {value: f"var(--{name})" for name, value in _LIGHT.items() if name n
 _FONT = "system-ui,-apple-system,'Segoe UI',sans-serif"
 
 
-def to_svg(figure: Figure, name: str) -> str:
+def to_svg(figure: Figure, name: str, *, grow: bool = False) -> str:
     """Drawing of a figure for a place inside HTML.
 
     Args:
         figure: Drawn with the colours of `plots`.
         name: Makes its identifiers differ from those of other drawings.
+        grow: Make room for what stands outside its axes; it takes a second drawing.
 
     Returns:
         One `<svg>` element whose colours are the variables of `THEME`.
     """
     target = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(
-            target, format="svg", transparent=True, metadata={"Date": None}, bbox_inches="tight", pad_inches=0.05
-        )
+        box = {"bbox_inches": "tight", "pad_inches": 0.05} if grow else {}
+        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None}, **box)
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
