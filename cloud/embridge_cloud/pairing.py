@@ -92,7 +92,7 @@ def pair(
     for features in run_chunks(preprocess.front_end, emg, _stretches(samples.index, samples.values)):
         at = np.array([front_end.input_index(j) for j in range(features.first, features.end)], np.int64)
         when = samples.t_ns[np.searchsorted(samples.index, at, side="right") - 1]
-        runs.append(PairedRun(features, when, None if pose is None else _nearest(when, *pose, config.tolerance_s)))
+        runs.append(PairedRun(features, when, None if pose is None else nearest(when, *pose, config.tolerance_s)))
     return PairedSession(
         str(sealed.id), sealed.session.participant.id, sealed.session.started_ns, tuple(runs), repetitions
     )
@@ -181,9 +181,10 @@ def _pose(
     return t_ns, glove_to_joints(values, calibration).astype(np.float32)
 
 
-def _nearest(
+def nearest(
     when: NDArray[np.int64], t_ns: NDArray[np.int64], pose: NDArray[np.float32], tolerance_s: float
 ) -> NDArray[np.float32]:
+    """The pose sample nearest in time to each moment, NaN where none is near (m, J)."""
     left = pl.DataFrame({"t": when})
     right = pl.DataFrame({"t": t_ns, "row": np.arange(len(t_ns))})
     joined = left.join_asof(right, on="t", strategy="nearest", tolerance=round(tolerance_s * 1e9))

@@ -110,20 +110,26 @@ def _runs(
     rate_hz: float,
     kind: type[CueShown | Repetition],
 ) -> list[CueShown | Repetition]:
+    names = _names(file, label)
     return [
-        kind(gesture=_gesture(file, number), repetition=rep, start_ns=_ns(a, rate_hz), end_ns=_ns(b, rate_hz))
+        kind(
+            gesture=names.get(number, f"ninapro_e{file.exercise}_{number}"),
+            repetition=rep,
+            start_ns=_ns(a, rate_hz),
+            end_ns=_ns(b, rate_hz),
+        )
         for number, rep, a, b in ninapro.runs(label, repetition)
         if rep > 0
     ]
 
 
-def _gesture(file: ninapro.NinaproFile, label: int) -> str:
-    """The movement's name where every base the file may belong to agrees on it."""
-    known = set()
+def _names(file: ninapro.NinaproFile, label: NDArray[np.int32]) -> dict[int, str]:
+    """Names of the movements where every base the file may belong to agrees on them."""
+    known = []
     for base in file.bases():
         with suppress(DataError):
-            known.add(base.gesture(file.exercise, label))
-    return known.pop() if len(known) == 1 else f"ninapro_e{file.exercise}_{label}"
+            known.append(base.names(file.exercise, label))
+    return known[0] if known and all(k == known[0] for k in known) else {}
 
 
 def _ns(sample: int, rate_hz: float) -> int:

@@ -94,21 +94,27 @@ class NinaproBase:
     contralateral: bool = False
     marks: frozenset[str] = frozenset()
 
-    def gesture(self, exercise: int, label: int) -> str:
-        """Name of a movement; files number them within the exercise, or on from exercise to exercise.
+    def names(self, exercise: int, label: NDArray[np.int32]) -> dict[int, str]:
+        """Names of the movements in a file, which numbers them from 1 or on from exercise to exercise.
+
+        Args:
+            exercise: Number of the exercise.
+            label: Labels of the file's samples, 0 for rest.
 
         Raises:
             DataError: The base has no such exercise or movement.
         """
+        present = [int(n) for n in np.unique(label) if n > 0]
         block = self.exercises.get(exercise)
+        gestures = () if block is None else block.gestures
         before = sum(len(e.gestures) for n, e in self.exercises.items() if n < exercise)
-        local = label if block is None or label <= len(block.gestures) else label - before
-        if block is None or not 1 <= local <= len(block.gestures):
+        offset = before if present and present[0] > before else 0
+        if block is None or (present and present[-1] - offset > len(gestures)):
             raise DataError(
-                f"NinaPro {self.name.upper()} has no movement {label} in exercise {exercise}",
+                f"NinaPro {self.name.upper()} has no movement {max(present, default=0)} in exercise {exercise}",
                 hint="Is the folder of another base? Name it, as in ninapro-db7:PATH.",
             )
-        return block.gestures[local - 1]
+        return {n: gestures[n - offset - 1] for n in present}
 
 
 _FULL: Final = MappingProxyType({1: FINGERS, 2: POSTURES, 3: GRASPS})
@@ -224,6 +230,7 @@ def read(path: Path) -> NinaproFile:
     variables = header(path)
     lacking = [k for k in _NEEDED if k not in variables]
     if lacking:
+        _guarded(path, loadmat)  # a file cut off shows fewer variables
         raise DataError(f"{path.name} lacks {', '.join(lacking)}", hint="Is it a NinaPro file?")
     mat = _guarded(path, lambda p: loadmat(p, variable_names=[*_SIGNALS, "subject", "exercise"]))
     lengths = [len(mat[k]) for k in _SIGNALS if k in mat]

@@ -152,6 +152,21 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """A choice of gestures that results are published for.
+
+    Attributes:
+        name: As in "faithful".
+        seen: Gestures whose EMG may be learnt.
+        unseen: Gestures of which only the pose may be known; empty where the task is to tell the seen ones apart.
+    """
+
+    name: str
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a data set is, for people and for reports.
 
@@ -219,6 +234,9 @@ class Dataset(Protocol):
 
     def splits(self) -> tuple[Split, ...]:
         """The publisher's or the literature's splits."""
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Choices of seen and unseen gestures that results are published for, as far as the folder holds them."""
 
 
 class DatasetPlugin(Protocol):

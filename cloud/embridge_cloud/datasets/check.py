@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
 from embridge_cloud.datasets.base import Facts, PairedRecording
+
+_SHOWN: Final = 3
 
 
 class Severity(StrEnum):
@@ -44,7 +47,7 @@ class Report:
         facts: Of the base; None where it is not known.
         files: Files read.
         seconds: Recorded time by participant.
-        windows_s: Time inside repetitions by gesture.
+        movement_s: Time inside repetitions by gesture.
         repetitions: Trials by gesture.
         channels: Numbers of EMG channels met.
         pose_channels: Numbers of pose channels met.
@@ -59,7 +62,7 @@ class Report:
     facts: Facts | None = None
     files: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    windows_s: dict[str, float] = field(default_factory=dict)
+    movement_s: dict[str, float] = field(default_factory=dict)
     repetitions: dict[str, int] = field(default_factory=dict)
     channels: set[int] = field(default_factory=set)
     pose_channels: set[int] = field(default_factory=set)
@@ -73,6 +76,22 @@ class Report:
     def usable(self) -> bool:
         """True where something can be learnt from the folder as it lies."""
         return bool(self.spec) and bool(self.seconds) and not any(f.severity is Severity.ERROR for f in self.findings)
+
+    @property
+    def hours(self) -> float:
+        """Recorded time, h."""
+        return sum(self.seconds.values()) / 3600
+
+    def gathered(self) -> list[tuple[Severity, str, str, str]]:
+        """Findings, the worst first, those that say the same of several files as one: (severity, where, what, hint)."""
+        groups: dict[tuple[Severity, str, str], list[str]] = {}
+        for f in self.findings:
+            groups.setdefault((f.severity, f.what, f.hint), []).append(f.where)
+        order = list(Severity)
+        return [
+            (severity, _places(where), what, hint)
+            for (severity, what, hint), where in sorted(groups.items(), key=lambda g: order.index(g[0][0]))
+        ]
 
     def error(self, where: str, what: str, hint: str = "") -> None:
         """Note what makes the folder unusable."""
@@ -94,7 +113,7 @@ class Report:
         self.channels.add(recording.emg.shape[1])
         for s in recording.segments:
             if s.repetition > 0:
-                self.windows_s[s.gesture] = self.windows_s.get(s.gesture, 0.0) + (s.stop - s.start) / rate_hz
+                self.movement_s[s.gesture] = self.movement_s.get(s.gesture, 0.0) + (s.stop - s.start) / rate_hz
                 self.repetitions[s.gesture] = self.repetitions.get(s.gesture, 0) + 1
         constant = np.flatnonzero(np.ptp(recording.emg, axis=0) == 0)
         if len(constant):
@@ -119,3 +138,8 @@ class Report:
                 f"pose channels {', '.join(map(str, still))} are constant",
                 "A broken sensor: distances between poses do not see it.",
             )
+
+
+def _places(where: list[str]) -> str:
+    shown = ", ".join(where[:_SHOWN])
+    return f"{shown} and {len(where) - _SHOWN} more" if len(where) > _SHOWN else shown

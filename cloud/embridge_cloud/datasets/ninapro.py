@@ -5,10 +5,8 @@ Any part of a base is a data set: whatever participants and exercises the folder
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,8 +20,10 @@ from embridge_cloud.datasets.base import (
     Progress,
     Segment,
     Split,
+    Task,
     silent,
 )
+from embridge_cloud.datasets.ninapro_published import LICENCE, PUBLISHED, URL
 from embridge_shared import ninapro
 from embridge_shared.errors import ConfigError, DataError, OperatorError, Reason
 from embridge_shared.ninapro import BASES, FileName, NinaproBase, NinaproFile
@@ -31,79 +31,8 @@ from embridge_shared.ninapro import BASES, FileName, NinaproBase, NinaproFile
 if TYPE_CHECKING:
     from embridge_cloud.datasets.check import Report
 
-_URL: Final = "https://ninapro.hevs.ch"
-_LICENCE: Final = (
-    "free for research after registration with the publisher; redistribution terms not stated with the files"
-)
-_ATZORI: Final = (
-    "Atzori et al., Electromyography data for non-invasive naturally-controlled robotic hand prostheses, "
-    "Scientific Data 1:140053, 2014"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Published:
-    """What the literature says of a base.
-
-    Attributes:
-        citation: What to cite.
-        train: Repetitions commonly trained on.
-        test: Repetitions commonly tested on.
-        notes: What a user must know.
-    """
-
-    citation: str
-    train: tuple[int, ...]
-    test: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-
-
-_UNCALIBRATED: Final = "The glove is uncalibrated: angles are known up to each wearer's own scale."
-_PUBLISHED: Final[Mapping[str, _Published]] = MappingProxyType(
-    {
-        "db1": _Published(
-            _ATZORI,
-            (1, 3, 4, 6, 7, 8, 9),
-            (2, 5, 10),
-            (
-                "EMG is rectified and smoothed by the device: no spectrum, no waveform.",
-                "Repetitions come in one block a gesture, always in one order: a normaliser that follows the signal "
-                "leaks the label.",
-                _UNCALIBRATED,
-            ),
-        ),
-        "db2": _Published(_ATZORI, (1, 3, 4, 6), (2, 5), (_UNCALIBRATED,)),
-        "db5": _Published(
-            "Pizzolato et al., Comparison of six electromyography acquisition setups, PLoS ONE 12(10) e0186132, 2017",
-            (1, 3, 4, 6),
-            (2, 5),
-            ("200 Hz: nothing above 100 Hz, and a patch of 100 ms is 20 samples.", _UNCALIBRATED),
-        ),
-        "db7": _Published(
-            "Krasoulis et al., Improved prosthetic hand control with concurrent use of myoelectric and inertial "
-            "measurements, J. NeuroEng. Rehabil. 14:71, 2017",
-            (1, 3, 4, 6),
-            (2, 5),
-            (
-                "The page names a glove of 18 sensors, published files are read with 22 too: both are accepted.",
-                _UNCALIBRATED,
-            ),
-        ),
-        "db8": _Published(
-            "Krasoulis, Vijayakumar, Nazarpour, Effect of user practice on prosthetic finger control with an intuitive "
-            "myoelectric decoder, Front. Neurosci. 13:891, 2019",
-            (),
-            (),
-            (
-                "The glove sat on the other hand, which mirrored the movement.",
-                "Sampled at 1111 Hz and stored at 2000: mask spectral targets above 555 Hz.",
-                "Acquisition 3 is the publisher's test.",
-                _UNCALIBRATED,
-            ),
-        ),
-    }
-)
 _TEST_ACQUISITION: Final = 3
+_CHOSEN: Final = ((1, 5, 10), (1, 5, 10, 15))
 
 
 def scan(folder: Path) -> dict[Path, FileName | None]:
@@ -130,10 +59,10 @@ def detect(folder: Path) -> NinaproBase:
             left &= {b.name for b in ninapro.candidates(ninapro.header(path), name)}
         except DataError:
             continue
-        if len(left) == 1:
-            return BASES[left.pop()]
         if not left:
             break
+    if len(left) == 1:
+        return BASES[left.pop()]
     if not files:
         raise DataError(
             f"there is no .mat file under {folder}",
@@ -185,12 +114,12 @@ class NinaproDataset:
     @property
     def facts(self) -> Facts:
         """What the base is."""
-        base, published = self.base, _PUBLISHED[self.base.name]
+        base, published = self.base, PUBLISHED[self.base.name]
         return Facts(
             title=f"NinaPro {base.name.upper()}",
-            licence=_LICENCE,
+            licence=LICENCE,
             citation=published.citation,
-            url=f"{_URL}/instructions/{base.name.upper()}.html",
+            url=f"{URL}/instructions/{base.name.upper()}.html",
             emg_rate_hz=base.rate_hz,
             channels=base.channels,
             emg_kind=EmgKind.ENVELOPE if base.envelope else EmgKind.RAW,
@@ -235,7 +164,7 @@ class NinaproDataset:
 
     def splits(self) -> tuple[Split, ...]:
         """The literature's split by repetition; by acquisition where the publisher keeps one for testing."""
-        published = _PUBLISHED[self.base.name]
+        published = PUBLISHED[self.base.name]
         if published.train:
             return (
                 Split("train", repetitions=frozenset(published.train)),
@@ -247,6 +176,18 @@ class NinaproDataset:
             Split("train", sessions=frozenset(stem for _, stem in every) - tested),
             Split("test", sessions=tested),
         )
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Published choices of classes: three or four movements of an exercise of DB7, none of them unseen."""
+        if self.base.name != "db7":
+            return ()
+        present, found = set(self.gestures()), []
+        for exercise in self.base.exercises.values():
+            for chosen in _CHOSEN:
+                names = tuple(exercise.gestures[local - 1] for local in chosen)
+                if present.issuperset(names):
+                    found.append(Task(f"{exercise.letter.lower()}{len(chosen)}", names, ()))
+        return tuple(found)
 
 
 def to_recording(file: NinaproFile, base: NinaproBase) -> PairedRecording:
@@ -265,9 +206,10 @@ def to_recording(file: NinaproFile, base: NinaproBase) -> PairedRecording:
             reason=Reason.WRONG_SHAPE,
             hint="Is the folder of another base, or of two?",
         )
+    names = base.names(file.exercise, file.label)
     later = (file.acquisition - 1) * base.repetitions
     segments = tuple(
-        Segment(base.gesture(file.exercise, label), later + repetition if repetition > 0 else 0, start, stop)
+        Segment(names[label], later + repetition if repetition > 0 else 0, start, stop)
         for label, repetition, start, stop in ninapro.runs(file.label, file.repetition)
     )
     return PairedRecording(
