@@ -42,6 +42,7 @@ class SignalConfig(_Config, frozen=True, kw_only=True):
         patch: Samples a token; divides `window`.
         clip: Standardised values are clipped to ± this.
         electrodes: One token an electrode and patch; None makes one token a patch over all channels.
+        power: Tokens are made of values raised to this, signs kept; below 1 weak activity counts for more.
     """
 
     rate_hz: float = 2000.0
@@ -50,10 +51,11 @@ class SignalConfig(_Config, frozen=True, kw_only=True):
     patch: int = 200
     clip: float = 20.0
     electrodes: ElectrodeConfig | None = None
+    power: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.channels, self.window, self.patch) < 1 or not self.rate_hz > 0 or not self.clip > 0:
-            raise ConfigError("rate_hz, channels, window, patch and clip must be positive")
+        if min(self.channels, self.window, self.patch) < 1 or not min(self.rate_hz, self.clip, self.power) > 0:
+            raise ConfigError("rate_hz, channels, window, patch, clip and power must be positive")
         if self.window % self.patch:
             raise ConfigError(f"a window of {self.window} samples does not divide into patches of {self.patch}")
         for name in ("angles_deg", "along_mm") if self.electrodes is not None else ():
@@ -148,10 +150,13 @@ class LinearConfig(_Config, frozen=True, kw_only=True):
     Attributes:
         l2: Weight penalty of its fit; 0 leaves the path out.
         reach: How far a query may stray from it, in lengths of it.
+        features: Levels in segments of the window, or besides their roots, their relation to the other channels and
+            each channel's spread: what tells movements apart across wearers.
     """
 
     l2: float = 0.0
     reach: float = 0.5
+    features: Literal["levels", "rich"] = "levels"
 
 
 class CascleConfig(_Config, frozen=True, kw_only=True):

@@ -17,6 +17,8 @@ from embridge_cloud.learn.electrodes import even_ring, places_of, split_electrod
 from embridge_cloud.learn.spectrum import LogSpectrum
 from embridge_shared.errors import DataError, Reason
 
+TINY = 1e-6
+
 
 def patchify(x: Tensor, patch: int) -> Tensor:
     """(B, T, C) to (B, T / patch, patch * C)."""
@@ -147,6 +149,8 @@ class Encoder(nn.Module):
             places: Features of each electrode's place; None takes the encoder's own, or an even ring where the number
                 of electrodes is another.
         """
+        if self.signal.power != 1:
+            patches = patches.sign() * (patches.abs() + TINY).pow(self.signal.power)
         if self.place_embed is None:
             tokens: Tensor = self.patch_embed(patches)
             return tokens + self.position[1:]

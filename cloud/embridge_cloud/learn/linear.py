@@ -15,6 +15,7 @@ from embridge_cloud.learn.config import SignalConfig
 from embridge_shared.errors import ModelError, Reason
 
 SEGMENTS = 4
+FAINT = 0.2  # of the deviation of all EMG: below it a level or a spread is rest
 _FOLDS = 4
 _Array = NDArray[np.float64]
 
@@ -25,6 +26,7 @@ class LinearPath(nn.Module):
     Args:
         signal: Shape of the EMG windows.
         width: d.
+        rich: Take roots of the levels, their relation to all channels' and each channel's spread in the window.
     """
 
     pool: Tensor
@@ -32,24 +34,32 @@ class LinearPath(nn.Module):
     sd: Tensor
     weight: Tensor
 
-    def __init__(self, signal: SignalConfig, width: int) -> None:
+    def __init__(self, signal: SignalConfig, width: int, *, rich: bool = False) -> None:
         super().__init__()
         self.patch = signal.patch
+        self.rich = rich
         groups = np.array_split(np.arange(signal.tokens), min(SEGMENTS, signal.tokens))
         pool = torch.zeros(len(groups), signal.tokens)
         for row, group in enumerate(groups):
             pool[row, group] = 1.0 / len(group)
-        features = len(groups) * signal.channels
+        features = (2 * len(groups) + 1 if rich else len(groups)) * signal.channels
         self.register_buffer("pool", pool, persistent=False)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("sd", torch.ones(features))
         self.register_buffer("weight", torch.zeros(features, width))
 
     def features(self, patches: Tensor) -> Tensor:
-        """Standardised patches (B, L, patch * C) to (B, segments * C)."""
+        """Standardised patches (B, L, patch * C) to (B, segments * C), or (B, (2 segments + 1) * C) where rich."""
         b, tokens, values = patches.shape
         level = patches.reshape(b, tokens, self.patch, values // self.patch).abs().mean(dim=2)
-        return torch.matmul(self.pool, level).flatten(1)
+        pooled = torch.matmul(self.pool, level)
+        if not self.rich:
+            return pooled.flatten(1)
+        root = pooled.sqrt()
+        shape = root / (root.mean(dim=2, keepdim=True) + FAINT)
+        samples = patches.reshape(b, tokens * self.patch, values // self.patch)
+        spread = torch.log(samples.std(dim=1, keepdim=True) + FAINT)
+        return torch.cat([root, shape, spread], dim=1).flatten(1)
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, L, patch * C) to (B, 1, d)."""

@@ -59,7 +59,11 @@ class Bridge(nn.Module):
             self.qformer = SummaryReader(config.encoder.width, reach=reach)
         else:
             self.qformer = QFormer(pose, config.encoder, config.qformer, reach=reach)
-        self.path = LinearPath(config.emg, config.encoder.width) if config.linear.l2 > 0 else None
+        self.path = (
+            LinearPath(config.emg, config.encoder.width, rich=config.linear.features == "rich")
+            if config.linear.l2 > 0
+            else None
+        )
         if self.path is not None:
             # the queries start at the linear map and learn what it misses
             with torch.no_grad():

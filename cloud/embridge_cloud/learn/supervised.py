@@ -120,7 +120,9 @@ class SummaryNet(nn.Module):
         self.dropout = nn.Dropout(config.supervised.dropout)
         self.head = nn.Linear(2 * encoder.norm.normalized_shape[0], outputs)
         self.head.apply(init_weights)
-        self.path = LinearPath(config.emg, outputs) if config.linear.l2 > 0 else None
+        self.path = (
+            LinearPath(config.emg, outputs, rich=config.linear.features == "rich") if config.linear.l2 > 0 else None
+        )
         self.gain = nn.Parameter(torch.ones(1)) if self.path is not None else None
         if self.path is not None:
             with torch.no_grad():
