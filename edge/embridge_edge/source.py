@@ -20,11 +20,13 @@ class Packet:
         first: Index of the first sample; a jump past the previous packet's end is loss.
         samples: Raw samples, (n, channels), of the stream's dtype.
         host_ns: Arrival on the host's monotonic clock, ns.
+        inferred: Where it lies was derived from when it came, for want of a counter: the gap before it is an estimate.
     """
 
     first: int
     samples: NDArray[Any]
     host_ns: int
+    inferred: bool = False
 
 
 class Source(ABC):

@@ -41,6 +41,10 @@ class Reason(StrEnum):
     LOCKED = "locked"
     MISSING_EXTRA = "missing_extra"
     DISK_FULL = "disk_full"
+    # radios
+    ADAPTER_OFF = "adapter_off"
+    DENIED = "denied"
+    SILENT = "silent"
     # bytes on the wire and in files
     TRUNCATED = "truncated"
     FOREIGN = "foreign"

@@ -99,6 +99,44 @@ class Desired(_Message, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class BandState(_Message, frozen=True, kw_only=True):
+    """A wristband as the edge that holds it sees it.
+
+    Attributes:
+        stream: Name of its EMG stream.
+        kind: Its driver, as in "myo".
+        address: Where it was found, or empty.
+        phase: Where the link stands: "scanning", "streaming", "reconnecting", "lost", …
+        reason: Why.
+        action: What to do next, or empty.
+        battery: Charge, percent.
+        rssi_dbm: Strength of the signal received.
+        mtu: ATT MTU, bytes.
+        interval_ms: Connection interval.
+        phy: "1M", "2M" or "coded".
+        received: Samples that came.
+        lost: Samples that did not.
+        garbage: Packets that made no sense.
+        connects: Connections so far.
+    """
+
+    stream: str
+    kind: str
+    address: str = ""
+    phase: str = ""
+    reason: str = ""
+    action: str = ""
+    battery: int | None = None
+    rssi_dbm: int | None = None
+    mtu: int | None = None
+    interval_ms: float | None = None
+    phy: str | None = None
+    received: int = 0
+    lost: int = 0
+    garbage: int = 0
+    connects: int = 0
+
+
 class EdgeState(_Message, frozen=True, kw_only=True):
     """What an edge is; retained, and its last will with `online` false.
 
@@ -112,6 +150,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
         spooled: Chunks and events waiting for a commit.
         spooled_bytes: Their size.
         update: Where the updater stands: "idle", "downloading", "self-test", "failed: …".
+        bands: The wristbands of the session being recorded.
         t_ns: Unix time of this message, ns.
         schema: Version of this message.
     """
@@ -125,6 +164,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
     spooled: int = 0
     spooled_bytes: int = 0
     update: str = "idle"
+    bands: tuple[BandState, ...] = ()
     t_ns: int = 0
     schema: int = SCHEMA
 
