@@ -106,6 +106,20 @@ def against_negatives(
     return np.asarray((scores - mean) / np.maximum(reference.std(axis=0, where=negative), 1e-6), np.float64)
 
 
+def seen_penalty(reference: NDArray[np.float64], seen: int, *, share: float = 0.5) -> float:
+    """What to take off the scores of seen classes so that this share of seen windows would go to unseen ones.
+
+    Without it an unseen class hardly ever wins, because training pushed the seen ones forward.
+
+    Args:
+        reference: Scores of training windows (K, classes), seen classes first.
+        seen: Number of seen classes.
+        share: Of the training windows that is given up.
+    """
+    lead = reference[:, :seen].max(axis=1) - reference[:, seen:].max(axis=1)
+    return float(np.quantile(lead, share))
+
+
 def harmonic(a: float, b: float) -> float:
     """Harmonic mean of two shares; 0 where both are."""
     return 2 * a * b / (a + b) if a + b > 0 else 0.0

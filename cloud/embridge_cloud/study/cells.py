@@ -44,6 +44,10 @@ class Cell:
             found.setdefault(outcome.run.name, []).append(joined(parts))
         return {name: mean_of(values) for name, values in found.items()}
 
+    def chance(self) -> float:
+        """Of guessing."""
+        return joined([f.chance for f in self.figures[0]])
+
     def tables(self, which: str = "per_participant") -> tuple[list[str], list[str], list[Values]]:
         """Participants, folds, and for every part a table (participants, folds), NaN where there is nothing."""
         people = sorted({p for figures in self.figures for p in figures[0].per_participant})

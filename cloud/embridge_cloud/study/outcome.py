@@ -72,7 +72,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         run: On what.
         digest: Of everything that decides the figures; an outcome of another digest is not reused.
         figures: One a protocol.
-        wall_s: Fit and evaluation, s.
+        wall_s: Fit and evaluation, encoders shared with other methods included, s.
         cpu_s: The same, CPU seconds.
         error: Why it failed, or empty.
     """
@@ -94,7 +94,7 @@ def figure(
     *,
     names: tuple[str, ...],
     gestures: tuple[str, ...],
-    competing: int | None = None,
+    chance: float,
 ) -> Figure:
     """Figures of one protocol.
 
@@ -105,7 +105,7 @@ def figure(
         people: Participant of each decision (N,), index into `names`.
         names: Participants.
         gestures: Class names.
-        competing: Classes to choose among, where they are more than occur; by default all names.
+        chance: Of guessing.
 
     Raises:
         DataError: There is nothing to score.
@@ -118,7 +118,7 @@ def figure(
     table = confusion(truth, predicted, len(gestures))
     return Figure(
         protocol=protocol,
-        chance=1.0 / (competing or len(gestures)),
+        chance=chance,
         windows=len(truth),
         per_participant={n: balanced_accuracy(truth[r], predicted[r]) for n, r in rows.items()},
         f1_per_participant={n: macro_f1(truth[r], predicted[r]) for n, r in rows.items()},

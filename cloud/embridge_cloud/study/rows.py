@@ -90,7 +90,7 @@ def _row(key: Key, cell: Cell, seed: int, bootstrap: int) -> Row:
         pose_regime=pose_regime,
         protocol=protocol,
         balanced_accuracy=mean_of(runs.values()),
-        chance=cell.figures[0][0].chance,
+        chance=cell.chance(),
         ci95=interval(tables, np.random.default_rng(seed), bootstrap=bootstrap),
         sd=float(np.std(list(runs.values()), ddof=1)) if len(runs) > 1 else 0.0,
         f1=mean_of(cell.runs("f1_per_participant").values()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,30 +141,6 @@ def thinned(participants: Sequence[str], share: float, seed: int) -> tuple[str, 
         raise DataError(f"a share of {share} of the participants is none", hint="Use a number above 0, up to 1.")
     order = np.random.default_rng([seed, 6]).permutation(len(participants))
     return tuple(participants[i] for i in order[: max(1, math.ceil(share * len(participants) - 1e-9))])
-
-
-def borrow_poses(calibration: Windows, poses: Windows, rng: np.random.Generator) -> Windows:
-    """Pair a wearer's labelled EMG with poses other people made for the same gesture.
-
-    Args:
-        calibration: EMG with labels.
-        poses: Poses of train participants.
-        rng: Draws one for each window.
-
-    Raises:
-        DataError: A gesture has no pose.
-    """
-    if poses.pose is None:
-        raise DataError("there is no pose to borrow", reason=Reason.WRONG_SHAPE)
-    picked = np.empty(len(calibration), np.int64)
-    for index in np.unique(calibration.label):
-        name = calibration.gestures[index]
-        offered = np.flatnonzero(poses.label == (poses.gestures.index(name) if name in poses.gestures else -2))
-        if len(offered) == 0:
-            raise DataError(f"nobody's pose of {name} can be borrowed", reason=Reason.TOO_LITTLE_DATA)
-        rows = np.flatnonzero(calibration.label == index)
-        picked[rows] = rng.choice(offered, len(rows), replace=len(offered) < len(rows))
-    return replace(calibration, pose=poses.pose[picked])
 
 
 def trials_of(windows: Windows) -> NDArray[np.int64]:
