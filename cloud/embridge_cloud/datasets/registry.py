@@ -6,11 +6,9 @@ A plugin is a factory in the entry-point group "embridge.datasets"; it is called
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import MappingProxyType
 
 from embridge_cloud.datasets.base import Dataset, DatasetPlugin
 from embridge_shared.errors import ConfigError, DataError, OperatorError, Reason
@@ -19,23 +17,36 @@ GROUP = "embridge.datasets"
 
 
 @cache
-def plugins() -> Mapping[str, DatasetPlugin]:
+def plugin(name: str) -> DatasetPlugin:
+    """The kind of data set that is called `name`.
+
+    Raises:
+        OperatorError: None is.
+        ConfigError: Its plugin does not load.
+    """
+    entries = _entries()
+    if name not in entries:
+        raise OperatorError(
+            f"no data set is called {name!r}", reason=Reason.NOT_FOUND, hint=f"There are {', '.join(_specs())}."
+        )
+    try:
+        made: DatasetPlugin = entries[name].load()()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"the data set plugin {name!r} ({entries[name].value}) does not load: {error}",
+            reason=Reason.MISSING_EXTRA,
+            hint="Update or remove the package that brings it.",
+        ) from error
+    return made
+
+
+def plugins() -> dict[str, DatasetPlugin]:
     """Every kind of data set that is installed, by name.
 
     Raises:
         ConfigError: A plugin does not load.
     """
-    found: dict[str, DatasetPlugin] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
-        try:
-            found[entry.name] = entry.load()()
-        except (ImportError, AttributeError, TypeError) as error:
-            raise ConfigError(
-                f"the data set plugin {entry.name!r} ({entry.value}) does not load: {error}",
-                reason=Reason.MISSING_EXTRA,
-                hint="Update or remove the package that brings it.",
-            ) from error
-    return MappingProxyType(found)
+    return {name: plugin(name) for name in _entries()}
 
 
 def locate(spec: str) -> tuple[DatasetPlugin, str, Path]:
@@ -47,8 +58,7 @@ def locate(spec: str) -> tuple[DatasetPlugin, str, Path]:
     """
     name, colon, rest = spec.partition(":")
     if colon and "/" not in name:
-        plugin, variant = _named(name)
-        return plugin, variant, _folder(rest)
+        return *_named(name), _folder(rest)
     folder = _folder(spec)
     fitting = [p for p in plugins().values() if p.recognises(folder)]
     if len(fitting) != 1:
@@ -56,7 +66,7 @@ def locate(spec: str) -> tuple[DatasetPlugin, str, Path]:
         raise DataError(
             f"{folder} looks like {could}",
             reason=Reason.NOT_FOUND if not fitting else Reason.INVALID,
-            hint=f"Name it: {', '.join(f'{n}:PATH' for n in plugins())}.",
+            hint=f"Name it: {', '.join(f'{n}:PATH' for n in _entries())}.",
         )
     return fitting[0], "", folder
 
@@ -70,21 +80,25 @@ def open_dataset(spec: str) -> Dataset:
     Raises:
         EmbridgeError: Nothing is called so, or the folder does not hold it.
     """
-    plugin, variant, folder = locate(spec)
-    return plugin.open(folder, variant)
+    kind, variant, folder = locate(spec)
+    return kind.open(folder, variant)
 
 
 def _named(name: str) -> tuple[DatasetPlugin, str]:
-    known = plugins()
-    if name in known:
-        return known[name], ""
     head, _, variant = name.partition("-")
-    if head in known and variant in known[head].variants:
-        return known[head], variant
-    names = [n for p in known.values() for n in (p.name, *(f"{p.name}-{v}" for v in p.variants))]
-    raise OperatorError(
-        f"no data set is called {name!r}", reason=Reason.NOT_FOUND, hint=f"There are {', '.join(names)}."
-    )
+    known = _entries()
+    if name not in known and head in known and variant in plugin(head).variants:
+        return plugin(head), variant
+    return plugin(name), ""
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {e.name: e for e in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
+
+
+def _specs() -> list[str]:
+    """Every name that may stand before the colon."""
+    return [n for p in plugins().values() for n in (p.name, *(f"{p.name}-{v}" for v in p.variants))]
 
 
 def _folder(text: str) -> Path:
