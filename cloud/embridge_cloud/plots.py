@@ -140,7 +140,7 @@ def points(
         ax.scatter(*dots.T, s=9, color=colour, marker="ox"[later], alpha=0.65, linewidths=0.7 * later)
         label = f"{g + 1} {name.replace('_', ' ')}" + ("" if seen else " (EMG never seen)")
         shape = {"marker": ("os" if seen else "*P")[later], "s": 20 if seen else 45}
-        ax.scatter(*poses.T, color=colour, edgecolors=INK, linewidths=0.6, label=label, **shape)
+        ax.scatter(*poses.T, color=colour, edgecolors=INK, linewidths=0.4, label=label, **shape)
         if len(poses):
             ax.text(*np.median(poses, axis=0), str(g + 1), fontsize=9, weight="bold", path_effects=halo)
     ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, frameon=False)
