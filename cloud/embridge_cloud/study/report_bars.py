@@ -53,9 +53,11 @@ def _row_of(study: Study, bar: Bar) -> Row | None:
         "deep": [m for m in study.methods if reference.is_aligned(m)],
         "shipped": [shipped],
         "ceiling": CEILINGS,
-        "shuffled": CONTROLS,
         "any": study.methods,
     }.get(bar.family, [bar.family])
+    if bar.family == "shuffled":
+        found = [r for r in study.rows(bar.regime) if r.protocol == bar.protocol and r.method in CONTROLS]
+        return max(found, key=_distance, default=None)
     return study.best(bar.protocol, among, bar.regime)
 
 
