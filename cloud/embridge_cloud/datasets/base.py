@@ -71,7 +71,8 @@ class PairedRecording:
         pose: float32 (Tp, J), or None.
         pose_rate_hz: Samples a second.
         pose_kind: What they are.
-        pose_valid: bool (Tp,), False where the pose is none; None where all of it is.
+        pose_valid: bool (Tp,), False where the pose is none; None where all of it is one.
+        emg_valid: bool (T,), False where a lost sample was held; None where none was.
         donning: Recordings of a participant with the same donning wore the sensors without a change.
         side: Arm of the EMG.
         stage: The publisher's name of the block.
@@ -90,6 +91,7 @@ class PairedRecording:
     pose_rate_hz: float = 0.0
     pose_kind: PoseKind = PoseKind.JOINTS
     pose_valid: NDArray[np.bool_] | None = None
+    emg_valid: NDArray[np.bool_] | None = None
     donning: str = ""
     side: str = ""
     stage: str = ""
@@ -104,6 +106,8 @@ class PairedRecording:
             raise DataError(f"{self.session}: pose must be (T, J) with a rate", reason=Reason.WRONG_SHAPE)
         if self.pose_valid is not None and (self.pose is None or self.pose_valid.shape != self.pose.shape[:1]):
             raise DataError(f"{self.session}: one validity flag a pose sample", reason=Reason.WRONG_SHAPE)
+        if self.emg_valid is not None and self.emg_valid.shape != self.emg.shape[:1]:
+            raise DataError(f"{self.session}: one validity flag an EMG sample", reason=Reason.WRONG_SHAPE)
         if any(not 0 <= s.start < s.stop <= len(self.emg) for s in self.segments):
             raise DataError(f"{self.session}: a segment leaves the recording", reason=Reason.WRONG_SHAPE)
 

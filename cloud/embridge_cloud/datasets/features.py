@@ -17,7 +17,7 @@ from embridge_cloud.datasets.config import CutConfig
 from embridge_cloud.datasets.poses import on_grid
 from embridge_cloud.datasets.prepared import Prepared, newest
 from embridge_shared.errors import DataError, Reason
-from embridge_shared.preprocess import FrontEndConfig, WearerScale, fit_scale, run_chunks
+from embridge_shared.preprocess import Features, FrontEndConfig, WearerScale, fit_scale, run_chunks
 from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 _PIECE_S: Final = 60.0
@@ -34,7 +34,7 @@ def prepare(recording: PairedRecording, config: CutConfig, hidden: frozenset[str
     runs = run_chunks(front_end, spec, _pieces(recording.emg, 0, len(recording.emg), spec.rate_hz))
     if len(runs) != 1:
         raise DataError(f"{recording.session} is too short for a feature", reason=Reason.TOO_LITTLE_DATA)
-    features, secret = runs[0], recording.during(hidden)
+    features, secret = _flagged(runs[0], recording, config), recording.during(hidden)
     if config.emg_scale is None or not recording.calibration:
         fit = features.values[:0]
     elif front_end.mode == "identity" or not secret.any():
@@ -70,6 +70,16 @@ def stretches(flags: _Flags) -> list[tuple[int, int]]:
     """Where flags are up: [a, b) of each run."""
     edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _flagged(features: Features, recording: PairedRecording, config: CutConfig) -> Features:
+    """Features flawed also where a sample since the one before was lost."""
+    if recording.emg_valid is None:
+        return features
+    at = newest(len(features), recording.emg_rate_hz, config.rate_hz)
+    lost = np.r_[0, np.cumsum(~recording.emg_valid)]
+    since = np.r_[0, at[:-1] + 1]
+    return Features(features.first, features.values, features.flawed | (lost[at + 1] != lost[since]))
 
 
 def _open_features(

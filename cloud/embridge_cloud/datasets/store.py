@@ -1,10 +1,10 @@
-"""The project's own store as a data set: sealed sessions of a cloud, each stretch without gaps a recording."""
+"""The project's own store as a data set: sealed sessions of a cloud, a recording each unless much was lost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from embridge_cloud.recipe import PairingConfig
 from embridge_cloud.store.sealed import Catalogue, Samples, SealedSession
 from embridge_shared.errors import ConfigError, DataError, OperatorError, Reason
 from embridge_shared.hand import ik_failures
+from embridge_shared.preprocess import FrontEndConfig
 from embridge_shared.session import Purpose, Repetition, RepetitionStatus
 from embridge_shared.signal import Modality, StreamSpec
 
@@ -134,7 +135,7 @@ def accepted(sealed: SealedSession) -> tuple[Repetition, ...]:
 
 
 def stretched(sealed: SealedSession) -> Iterator[PairedRecording]:
-    """A session as recordings: a new one after each gap in the EMG's index.
+    """A session as recordings: a new one after each loss that a front end would not bridge.
 
     The pose is put on the EMG's clock: at each nominal moment the sample nearest in time, none where none is near.
 
@@ -147,28 +148,39 @@ def stretched(sealed: SealedSession) -> Iterator[PairedRecording]:
     emg = sealed.samples(spec.name)
     pose = None if pose_spec is None else sealed.samples(pose_spec.name)
     repetitions, begun_ns = sealed.repetitions(), sealed.session.started_ns
-    cuts = np.flatnonzero(np.diff(emg.index) != 1) + 1
+    bridged = FrontEndConfig().bridge_s * spec.rate_hz
+    cuts = np.flatnonzero(np.diff(emg.index) - 1 > bridged) + 1
     for rows in np.split(np.arange(len(emg.index)), cuts):
         if not len(rows):
             continue
-        t_ns = emg.t_ns[rows]
-        values, valid = (None, None) if pose is None or pose_spec is None else _on_emg_clock(pose, pose_spec, t_ns)
+        values, t_ns, held = _bridged(emg, rows)
+        found = None if pose is None or pose_spec is None else _on_emg_clock(pose, pose_spec, t_ns)
         yield PairedRecording(
             participant=sealed.session.participant.id,
             session=str(sealed.id),
-            emg=np.ascontiguousarray(emg.values[rows] * np.float32(spec.scale), dtype=np.float32),
+            emg=np.asarray(values * spec.scale, np.float32),
             emg_rate_hz=spec.rate_hz,
             emg_kind=_emg_kind(spec),
             segments=_segments(repetitions, t_ns),
-            pose=values,
+            pose=None if found is None else found[0],
             pose_rate_hz=0.0 if pose_spec is None else pose_spec.rate_hz,
             pose_kind=PoseKind.JOINTS if pose_spec is None else _pose_kind(pose_spec),
-            pose_valid=valid,
+            pose_valid=None if found is None or found[1].all() else found[1],
+            emg_valid=None if not held.any() else ~held,
             donning=str(sealed.id),
             side=sealed.session.placement.side.value,
             stage=sealed.session.protocol,
             start_s=(int(t_ns[0]) - begun_ns) * 1e-9,
         )
+
+
+def _bridged(emg: Samples, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.bool_]]:
+    """Samples of a stretch with the last one held over short losses, their time, and which are held."""
+    index = emg.index[rows]
+    every = np.arange(index[0], index[-1] + 1)
+    row = rows[np.searchsorted(index, every, side="right") - 1]
+    t_ns = emg.t_ns[rows[0]] + np.interp(every, index, (emg.t_ns[rows] - emg.t_ns[rows[0]]).astype(np.float64))
+    return emg.values[row], t_ns.astype(np.int64), emg.index[row] != every
 
 
 def _segments(repetitions: list[Repetition], t_ns: NDArray[np.int64]) -> tuple[Segment, ...]:
