@@ -218,8 +218,8 @@ def controls(study: Study) -> Section:
         return Section("controls", "Controls", (Text("No controls: the benchmark ran none."),))
     blocks: list[Block] = [
         Text(
-            "Shuffled pairs: training met every gesture's EMG with the poses of all gestures alike, so nothing but a leak "
-            f"can lift it from chance; {fixed(AT_CHANCE, 2)} either way is allowed. The others ask what the data tell "
+            "Shuffled pairs: training met every gesture's EMG with the poses of all gestures alike, so nothing but a "
+            f"leak can lift it from chance; {fixed(AT_CHANCE, 2)} either way is allowed. The others ask what the data tell "
             "before anybody moves."
         )
     ]
