@@ -109,6 +109,7 @@ class BumbleScanner(BaseBleakScanner):
     async def start(self) -> None:
         """Start scanning."""
         self.seen_devices = {}
+        await self.radio.open()
         await self.radio.start_scan(self._take)
 
     async def stop(self) -> None:
@@ -181,6 +182,7 @@ class BumbleClient(BaseBleakClient):
             raise BleakError("already connected")
         timeout_s = float(kwargs.get("timeout", self._timeout))
         async with asyncio.timeout(timeout_s) as limit:
+            await self.radio.open()
             target = self._target or await self._look_for()
             left_s = (limit.when() or 0.0) - asyncio.get_running_loop().time()
             connection = await self.radio.connect(target, left_s)

@@ -22,7 +22,7 @@ from bumble.controller import Controller
 from bumble.device import Advertisement, Connection, ConnectionParametersPreferences, Device, DeviceConfiguration
 from bumble.host import Host
 from bumble.transport import open_transport
-from bumble.transport.common import AsyncPipeSink, Transport, TransportSink, TransportSource
+from bumble.transport.common import Transport, TransportSink, TransportSource
 
 from embridge_edge.ble.adapter import Adapter, LinkReport
 from embridge_edge.ble.bumble_backend import BumbleClient, BumbleScanner
@@ -100,6 +100,7 @@ class BumbleAdapter(Adapter):
         self._transport: Transport | None = None
         self._device: Device | None = None
         self._scanners: list[Callable[[Advertisement], None]] = []
+        self._opening = asyncio.Lock()
         self._scanning = asyncio.Lock()
         self._connecting = asyncio.Lock()
         self.known: dict[str, hci.Address] = {}
@@ -137,18 +138,21 @@ class BumbleAdapter(Adapter):
         return cast(NotifyingHost, self.device.host)
 
     async def open(self) -> None:
-        """Reset the controller and get it ready.
+        """Reset the controller and get it ready; scanners and clients do so when they are first used.
 
         Raises:
             DeviceError: The transport cannot be opened, or nobody answers on it.
         """
-        if self._device is not None:
-            return
+        async with self._opening:
+            if self._device is None:
+                await self._open()
+
+    async def _open(self) -> None:
         try:
             source, sink = await self._ends()
             host = NotifyingHost(source, sink)
             if isinstance(self._where, Controller):
-                self._where.set_packet_sink(AsyncPipeSink(host))
+                self._where.set_packet_sink(host)
             config = DeviceConfiguration(name="EMBridge", address=hci.Address.generate_static_address())
             device = Device(config=config, host=host)
             async with asyncio.timeout(_ANSWER_S):

@@ -160,6 +160,11 @@ class VirtualBand(ABC):
             raise DeviceError(f"the virtual band {self.name} is switched off", reason=Reason.UNREACHABLE)
         return self._device
 
+    @property
+    def controller_name(self) -> str:
+        """Name of its controller on the simulated radio; empty on a real one."""
+        return self._where.name if isinstance(self._where, VirtualController) else ""
+
     async def start(self) -> None:
         """Switch it on: it advertises, and again whenever its host is gone.
 
@@ -216,6 +221,8 @@ class VirtualBand(ABC):
                     if self.connection is not None:
                         await self.connection.disconnect()
                     await device.power_off()
+            self.connection = None
+            self.reset()
         if isinstance(self._where, VirtualController):
             self._where.quiet()
         transport, self._transport = self._transport, None

@@ -44,6 +44,9 @@ class LoopFeed(SampleFeed):
         samples: (T, channels), µV.
         rate_hz: Samples a second.
 
+    Attributes:
+        samples: float32 (T, channels), µV.
+
     Raises:
         DataError: There are none.
     """
@@ -53,14 +56,14 @@ class LoopFeed(SampleFeed):
             raise DataError(f"a band needs (samples, channels) to play, not {samples.shape}")
         self.rate_hz = rate_hz
         self.channels = samples.shape[1]
-        self._samples = np.ascontiguousarray(samples, np.float32)
+        self.samples = np.ascontiguousarray(samples, np.float32)
         self._next = 0
 
     def take(self, n: int) -> Array32:
         """The next n samples, from the start again after the last."""
-        at = np.arange(self._next, self._next + n) % len(self._samples)
-        self._next = (self._next + n) % len(self._samples)
-        return self._samples[at]
+        at = np.arange(self._next, self._next + n) % len(self.samples)
+        self._next = (self._next + n) % len(self.samples)
+        return self.samples[at]
 
 
 class ForearmFeed(SampleFeed):
