@@ -48,7 +48,7 @@ class Report:
         files: Files read.
         seconds: Recorded time by participant.
         movement_s: Time inside repetitions by gesture.
-        repetitions: Trials by gesture.
+        repetitions: Trials by gesture; one broken by a missing pose counts once.
         channels: Numbers of EMG channels met.
         pose_channels: Numbers of pose channels met.
         rates_hz: EMG rates met.
@@ -114,7 +114,8 @@ class Report:
         for s in recording.segments:
             if s.repetition > 0:
                 self.movement_s[s.gesture] = self.movement_s.get(s.gesture, 0.0) + (s.stop - s.start) / rate_hz
-                self.repetitions[s.gesture] = self.repetitions.get(s.gesture, 0) + 1
+        for gesture, _ in {(s.gesture, s.repetition) for s in recording.segments if s.repetition > 0}:
+            self.repetitions[gesture] = self.repetitions.get(gesture, 0) + 1
         constant = np.flatnonzero(np.ptp(recording.emg, axis=0) == 0)
         if len(constant):
             self.warn(

@@ -96,9 +96,8 @@ def _summarise(report: Report, dataset: Emg2PoseDataset) -> None:
     parts = Counter(e.part or "none" for e in dataset.entries)
     report.details["splits"] = ", ".join(f"{name} {n}" for name, n in sorted(parts.items()))
     report.details["held-out stages"] = ", ".join(dataset.held_out()) or "none"
-    report.details["tasks"] = (
-        ", ".join(f"{t.name} ({len(t.seen)} + {len(t.unseen)})" for t in dataset.tasks()) or "none"
-    )
+    tasks = [f"{t.name} ({len(t.seen)} seen, {len(t.unseen)} unseen)" for t in dataset.tasks()]
+    report.details["tasks"] = ", ".join(tasks) or "none"
     still = sum(not e.moving for e in dataset.entries)
     report.details["hands at rest"] = f"{still} of {len(dataset.entries)} files: the other hand was instructed"
     if not any(t.name == "faithful" for t in dataset.tasks()):
