@@ -29,6 +29,7 @@ SKILL = {
 EACH = 16
 SHOTS = {Protocol.FEW_SHOT_1: 0.77, Protocol.FEW_SHOT_3: 0.88, Protocol.FEW_SHOT_5: 0.92}
 ABLATIONS = ("qformer", "qformer+mprl", "qformer+cascle", "cpep+cascle", "label-smoothing", "softclip")
+SWITCHES = ("embridge:gmm", "embridge:electrodes")
 
 
 def runs_of(*, rotations: int = 6) -> tuple[Run, ...]:
@@ -132,6 +133,7 @@ def results_of(outcomes: list[Outcome], seed: int = 0) -> Results:
     rng = np.random.default_rng(seed)
     rows = make_rows(outcomes, bootstrap=200)
     pairs = [("regression", "cpep"), ("regression", "embridge"), ("embridge", "cpep"), ("embridge", "shuffled-pairs")]
+    pairs += [(m, "embridge") for m in sorted({o.job.method for o in outcomes}) if ":" in m]
     differences = paired_differences(outcomes, pairs)
     values = np.clip(rng.normal(0.37, 0.09, 495), 0.1, 0.7)
     return Results(
@@ -167,7 +169,7 @@ def write_study(folder: Path, *, rotations: int = 6, methods: tuple[str, ...] = 
         artefacts: Write those too.
     """
     runs = runs_of(rotations=rotations)
-    outcomes = outcomes_of(runs, methods or (*SKILL, *ABLATIONS))
+    outcomes = outcomes_of(runs, methods or (*SKILL, *ABLATIONS, *SWITCHES))
     for outcome in outcomes:
         write_outcome(folder, outcome)
     if artefacts:

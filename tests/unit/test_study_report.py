@@ -22,7 +22,7 @@ from embridge_cloud.study.results import Results, write_results
 from embridge_shared.errors import DataError, OperatorError
 from support.study_folder import GESTURES, write_study
 
-METHODS = ("regression", "cpep", "embridge", "supervised", "shuffled-pairs", "pose-ceiling", "qformer+mprl")
+METHODS = ("regression", "cpep", "embridge", "supervised", "shuffled-pairs", "pose-ceiling", "embridge:gmm")
 LACKING = {
     "headline": "No head can be chosen",
     "results": "no rows",
@@ -103,7 +103,8 @@ def test_regimes_never_share_a_table(study, page):
         "results-calibrated-wearer-strict",
     ]
     for s, (regime, pose_regime) in zip(sections, study.regimes, strict=True):
-        found = {r.method: r for r in study.rows(regime, pose_regime) if r.protocol == "zs-unseen"}
+        rows = (r for r in study.rows(regime, pose_regime) if ":" not in r.method)
+        found = {r.method: r for r in rows if r.protocol == "zs-unseen"}
         table = next(b for b in s.blocks if isinstance(b, Table))
         column = table.head.index("zs-unseen")
         shown = {re.split(r" \(", row[0])[0]: row[column] for row in table.rows[1:]}
@@ -117,8 +118,8 @@ def test_chance_stands_above_and_controls_below(page):
     names = [row[0] for row in table.rows]
     assert names[0] == "chance"
     assert names[-1] == "shuffled-pairs (control)"
-    assert [c.main for c in table.rows[0][1:]] == ["0.125", "0.250"] * 3
-    strong = [row[0] for row in table.rows if row[1].strong]
+    assert [c.main for c in table.rows[0][1:]] == ["–", *["0.125", "0.250"] * 3]
+    strong = [row[0] for row in table.rows if row[2].strong]
     assert len(strong) == 1
     assert not strong[0].startswith(("shuffled", "pose-ceiling", "chance"))
 
@@ -164,6 +165,17 @@ def test_the_paper_is_beside_with_a_warning(page):
     table = next(b for s in page.sections if s.key == "papers" for b in s.blocks if isinstance(b, Table))
     row = next(r for r in table.rows if r[0].startswith("EMBridge"))
     assert [row[i].main for i in (1, 3, 5, 7)] == ["0.785", "0.777", "0.505", "0.528"]
+
+
+def test_switches_stand_apart_with_their_difference(study, page):
+    section = next(s for s in page.sections if s.key == "switches")
+    (table,) = (b for b in section.blocks if isinstance(b, Table))
+    d = study.difference("embridge:gmm", "embridge", "zs-unseen", ("new-wearer", "strict"))
+    assert table.rows[0][:2] == ("embridge:gmm", "new-wearer, strict")
+    assert (table.rows[0][4].main, table.rows[0][5]) == (signed(d.mean), d.verdict)
+    turned = study.difference("embridge", "embridge:gmm", "zs-unseen", ("new-wearer", "strict"))
+    assert (turned.mean, turned.wins) == (-d.mean, d.runs - d.wins)
+    assert "embridge:gmm" not in words(page, "results-new-wearer-strict")
 
 
 def test_differences_carry_errors_and_verdicts(study, page):

@@ -27,6 +27,7 @@ def content(study: Study) -> Page:
     sections = (
         report_tables.headline(study),
         *report_tables.results(study),
+        *report_tables.switches(study),
         report_bars.bars(study),
         report_tables.differences(study),
         report_pictures.gesture_sets(study),

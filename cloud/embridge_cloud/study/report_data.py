@@ -11,6 +11,7 @@ import msgspec
 
 from embridge_cloud.study.artefacts import Artefacts, read_artefacts
 from embridge_cloud.study.choice import Choice, pick_head
+from embridge_cloud.study.compare import Difference
 from embridge_cloud.study.outcome import Outcome, read_outcomes
 from embridge_cloud.study.reference import CEILINGS, CONTROLS, NO_ALIGNMENT
 from embridge_cloud.study.results import RESULTS, Results
@@ -75,9 +76,22 @@ class Study:
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """Methods that compete, in the order of the rows; neither controls nor ceilings."""
+        """Methods that compete, in the order of the rows; neither controls, nor ceilings, nor switches of a method."""
         names = dict.fromkeys(r.method for r in self.results.rows)
-        return tuple(n for n in names if n not in CONTROLS | CEILINGS)
+        return tuple(n for n in names if n not in CONTROLS | CEILINGS and n not in self.switches)
+
+    @cached_property
+    def switches(self) -> tuple[str, ...]:
+        """Methods that change one thing of another, "METHOD:SWITCH", but for the head that ships."""
+        names = dict.fromkeys(r.method for r in self.results.rows if ":" in r.method)
+        return tuple(n for n in names if self.choice is None or n != self.choice.method)
+
+    def difference(self, a: str, b: str, protocol: str, regimes: tuple[str, str]) -> Difference | None:
+        """The paired difference of two methods, as it was taken or turned round."""
+        for d in self.results.differences:
+            if (d.protocol, d.regime, d.pose_regime) == (protocol, *regimes) and {d.a, d.b} == {a, b}:
+                return d if d.a == a else msgspec.structs.replace(d, a=a, b=b, mean=-d.mean, wins=d.runs - d.wins)
+        return None
 
     def outcomes_of(self, method: str, regime: str = NEW) -> list[Outcome]:
         """Finished jobs of a method: strict poses, all train participants."""

@@ -37,6 +37,7 @@ COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 AT_CHANCE = 0.03
 JUDGED = ("zs-seen", "zs-unseen", "gzs-harmonic", "lp-seen", "lp-unseen")
+SWITCHED = ("zs-unseen", "zs-seen", "gzs-harmonic")
 COMPARED = ("zs-unseen", "zs-seen", "gzs-harmonic", "lp-seen")
 
 _READS = (
@@ -88,8 +89,11 @@ def _apart(study: Study, method: str) -> list[str]:
     """What the data can and cannot tell apart, around the shipped head."""
     said = []
     plain = [d for d in study.results.differences if (d.regime, d.pose_regime) == (NEW, STRICT)]
+    plain = [d for d in plain if not {d.a, d.b} & {*study.switches}]
     for protocol, words in (("zs-unseen", "On unseen gestures"), ("zs-seen", "On seen gestures")):
-        own = [d for d in plain if d.protocol == protocol and method in (d.a, d.b)]
+        own = [
+            d for d in plain if d.protocol == protocol and method in (d.a, d.b) and not {d.a, d.b} & {*study.switches}
+        ]
         if not own:
             continue
         others = {flag: [d.b if d.a == method else d.a for d in own if d.separable is flag] for flag in (False, True)}
@@ -115,7 +119,7 @@ def results(study: Study) -> list[Section]:
     """One section a pair of regimes, so that no table mixes them."""
     made: list[Section] = []
     for regime, pose_regime in study.regimes:
-        rows = study.rows(regime, pose_regime)
+        rows = [r for r in study.rows(regime, pose_regime) if r.method not in study.switches]
         if not rows:
             continue
         key = f"results-{regime}-{pose_regime}"
@@ -125,6 +129,39 @@ def results(study: Study) -> list[Section]:
         notes = [*((Text(_READS),) if not made else ()), Text(_about(rows))]
         made.append(Section(key, title, (*notes, *tables)))
     return made or [Section("results", "Results", (Text("The benchmark holds no rows."),))]
+
+
+def switches(study: Study) -> list[Section]:
+    """What each change beyond the paper is worth, against the method it changes; nothing where there are none."""
+    if not study.switches:
+        return []
+    head = ["switch", "regime", "runs"]
+    for protocol in SWITCHED:
+        head += [protocol, "minus the base", "verdict"]
+    made = (_switch(study, name, regimes) for regimes in study.regimes for name in study.switches)
+    said = Text(
+        "Each switch changes one thing. Read the difference from the unchanged method on the same runs, with its "
+        "larger standard error: the means themselves may be of fewer runs than those above."
+    )
+    words = frozenset({0, 1, *range(5, len(head), 3)})
+    table = Table("Switches beyond the paper", tuple(head), tuple(row for row in made if row), words)
+    return [Section("switches", "Beyond the paper: switches", (said, table))]
+
+
+def _switch(study: Study, name: str, regimes: tuple[str, str]) -> tuple[str | Number, ...]:
+    """One switch in one pair of regimes; empty where it has no rows."""
+    rows = {p: r for p in SWITCHED if (r := study.row(name, p, *regimes)) is not None}
+    if not rows:
+        return ()
+    cells: list[str | Number] = [name, ", ".join(regimes), Number(str(max(r.runs for r in rows.values())))]
+    for protocol in SWITCHED:
+        cells.append(_number(rows.get(protocol), None))
+        d = study.difference(name, name.partition(":")[0], protocol, regimes)
+        if d is None:
+            cells += [Number(DASH), DASH]
+        else:
+            cells += [Number(signed(d.mean), f"± {fixed(max(d.se, d.se_participants))}"), d.verdict]
+    return tuple(cells)
 
 
 def _about(rows: Sequence[Row]) -> str:
@@ -147,13 +184,16 @@ def _table(rows: Sequence[Row], protocols: Sequence[str], caption: str) -> Table
     methods = list(dict.fromkeys(m for m, _ in cells))
     methods.sort(key=lambda m: (m in CONTROLS, m in CEILINGS))
     competing = [m for m in methods if m not in CONTROLS | CEILINGS]
+    runs = {m: str(max(r.runs for (n, _), r in cells.items() if n == m)) for m in methods}
     top = {p: max((cells[m, p].balanced_accuracy for m in competing if (m, p) in cells), default=None) for p in shown}
     chance = {p: next(r.chance for (_, q), r in cells.items() if q == p) for p in shown}
-    body: list[tuple[str | Number, ...]] = [("chance", *(Number(fixed(chance[p])) for p in shown))]
+    body: list[tuple[str | Number, ...]] = [("chance", Number(DASH), *(Number(fixed(chance[p])) for p in shown))]
     for m in methods:
         name = f"{m} (control)" if m in CONTROLS else f"{m} (ceiling: queries are poses)" if m in CEILINGS else m
-        body.append((name, *(_number(cells.get((m, p)), top[p] if m in competing else None) for p in shown)))
-    return Table(caption, ("method", *shown), tuple(body))
+        body.append(
+            (name, Number(runs[m]), *(_number(cells.get((m, p)), top[p] if m in competing else None) for p in shown))
+        )
+    return Table(caption, ("method", "runs", *shown), tuple(body))
 
 
 def _number(row: Row | None, top: float | None) -> Number:
@@ -164,7 +204,7 @@ def _number(row: Row | None, top: float | None) -> Number:
 
 def differences(study: Study) -> Section:
     """What the runs can tell apart."""
-    found = [d for d in study.results.differences if d.protocol in COMPARED]
+    found = [d for d in study.results.differences if d.protocol in COMPARED and not {d.a, d.b} & {*study.switches}]
     if not found:
         missing = Text("No paired differences: they need two runs of two methods.")
         return Section("differences", "What can be told apart", (missing,))
