@@ -285,7 +285,9 @@ def profile(**packet):
 def test_uart_packets_survive(sample, order, layout, counter, n, data):
     bounds = {"b": (-128, 127), "B": (0, 255), "h": (-32768, 32767), "H": (0, 65535)}.get(sample, (-(2**23), 2**23 - 1))
     drawn = data.draw(npst.arrays(np.int64, (n, 2), elements=st.integers(*bounds)))
-    codec = uart.Codec(profile(sample=sample, order=order, layout=layout, header="2xBI", seq=1, trailer="H"))
+    codec = uart.Codec(
+        profile(sample=sample, order=order, layout=layout, header="2xBI", seq=1, trailer="H", counts="samples")
+    )
     seq, values = codec.decode(codec.encode(counter, drawn))
     assert seq == counter % 2**32
     np.testing.assert_array_equal(values, drawn)
@@ -298,10 +300,11 @@ def test_uart_packets_survive(sample, order, layout, counter, n, data):
         ({"sample": "q"}, "packet.sample 'q'"),
         ({"header": "<H"}, "packet.order"),
         ({"header": "zz"}, "packet.header 'zz'"),
-        ({"header": "H", "seq": 1}, "has 1 fields"),
-        ({"header": "h", "seq": 0}, "no unsigned integer"),
+        ({"header": "H", "seq": 1, "samples": 2}, "has 1 fields"),
+        ({"header": "h", "seq": 0, "samples": 2}, "no unsigned integer"),
         ({"modulus": 10}, "needs packet.seq"),
-        ({"header": "B", "seq": 0, "modulus": 300}, "2 to 256"),
+        ({"header": "B", "seq": 0}, "packet.samples is needed"),
+        ({"header": "B", "seq": 0, "samples": 2, "modulus": 300}, "2 to 256"),
     ],
 )
 def test_uart_profiles_that_describe_nothing_are_refused(packet, says):
@@ -313,7 +316,7 @@ def test_uart_profiles_are_read_from_toml(tmp_path):
     path = tmp_path / "band.toml"
     path.write_text(
         'name = "lab"\nrate_hz = 250.0\nchannels = ["a"]\nscale = 0.5\nunit = "µV"\nstart = "hex:01 ff"\n'
-        '[packet]\nheader = "B"\nseq = 0\nmodulus = 200\n'
+        '[packet]\nheader = "B"\nseq = 0\nmodulus = 200\nsamples = 4\n'
     )
     found = uart.load(path)
     assert (found.spec.n_channels, found.spec.scale, found.spec.calibrated) == (1, 0.5, False)

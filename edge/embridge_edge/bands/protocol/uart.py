@@ -177,6 +177,8 @@ def _check_counter(packet: PacketLayout) -> None:
         if packet.modulus:
             raise ConfigError("packet.modulus needs packet.seq", hint=_HINT)
         return
+    if packet.counts == "packets" and not packet.samples:
+        raise ConfigError("packet.samples is needed where the counter counts packets", hint=_HINT)
     fields = _fields(packet.header)
     if not 0 <= packet.seq < len(fields):
         raise ConfigError(f"packet.seq {packet.seq}: the header has {len(fields)} fields, from 0", hint=_HINT)
