@@ -153,7 +153,7 @@ def results_of(outcomes: list[Outcome], seed: int = 0) -> Results:
         data="ninapro:ninapro_db1",
         command="embridge learn benchmark --data ninapro:ninapro_db1 --suite full --json --out study",
         commit="0123456789abcdef",
-        environment={"python": "3.11.9", "torch": "2.13.0", "cpus": 2, "machine": "x86_64"},
+        environment={"python": "3.11.9", "cpus": 2, "packages": {"torch": "2.13.0", "numpy": "2.4.6"}},
         wall_s=2712.4,
         failures=(("cpep.new-wearer", "B-r2-s1", "ModelError: training diverged"),),
     )  # fmt: skip

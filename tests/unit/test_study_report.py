@@ -180,7 +180,8 @@ def test_switches_stand_apart_with_their_difference(study, page):
 
 def test_differences_carry_errors_and_verdicts(study, page):
     table = next(b for s in page.sections if s.key == "differences" for b in s.blocks if isinstance(b, Table))
-    d = next(x for x in study.results.differences if x.protocol == "zs-unseen" and x.regime == "new-wearer")
+    d = study.difference("regression", "cpep", "zs-unseen", ("new-wearer", "strict"))
+    assert {row[0].partition(" − ")[0] for row in table.rows} == {"regression", "embridge"}
     assert table.rows[0][0] == f"{d.a} − {d.b}"
     assert table.rows[0][2] == d.verdict
     assert table.rows[0][4].main == f"{d.se:.3f}"
@@ -207,6 +208,7 @@ def test_a_control_off_chance_stands_out(study, page):
 def test_the_command_and_failures_are_told(study, page):
     said = words(page, "making")
     assert study.results.command in said
+    assert "torch 2.13.0, numpy 2.4.6" in said
     assert "training diverged" in said
     assert "45.2 min" in said
 

@@ -98,6 +98,10 @@ ABLATION_TABLE: tuple[Published, ...] = (
 """The paper's ablation, on the same data."""
 
 
+PUBLISHED = frozenset(m for row in (*EMG2POSE_TABLE, *ABLATION_TABLE) for m in row.methods) - CEILINGS
+"""Methods of the papers."""
+
+
 def is_aligned(method: str) -> bool:
     """Whether a method is one of the paper's that bring EMG into a pose space; switches beyond it are not."""
     return method.startswith(("cpep", "qformer", "embridge", "softclip", "label-smoothing")) and ":" not in method

@@ -121,7 +121,7 @@ def making(study: Study) -> Section:
     facts: list[tuple[str, Any]] = [
         ("data", r.data), ("suite", r.suite), ("commit", r.commit),
         ("wall time", f"{r.wall_s / 60:.1f} min" if r.wall_s is not None else ""),
-        *sorted(r.environment.items()),
+        *((name, _flat(value)) for name, value in r.environment.items() if name != "commit"),
     ]  # fmt: skip
     known = tuple((name.replace("_", " "), str(value)) for name, value in facts if value not in ("", None))
     if known:
@@ -132,6 +132,11 @@ def making(study: Study) -> Section:
         blocks.append(Text("**Some jobs failed** and are in no table:"))
         blocks.append(Bullets(tuple(f"{job} in {run}: {why}" for job, run, why in r.failures)))
     return Section("making", "How this was made", tuple(blocks) or (Text("The benchmark noted nothing."),))
+
+
+def _flat(value: Any) -> Any:
+    """Names with their values in one line."""
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
 
 
 def _times_table(study: Study) -> Table | None:

@@ -13,7 +13,7 @@ from embridge_cloud.study.artefacts import Artefacts, read_artefacts
 from embridge_cloud.study.choice import Choice, pick_head
 from embridge_cloud.study.compare import Difference
 from embridge_cloud.study.outcome import Outcome, read_outcomes
-from embridge_cloud.study.reference import CEILINGS, CONTROLS, NO_ALIGNMENT
+from embridge_cloud.study.reference import CEILINGS, CONTROLS, NO_ALIGNMENT, PUBLISHED
 from embridge_cloud.study.results import RESULTS, Results
 from embridge_cloud.study.rows import Row
 from embridge_shared.errors import DataError, OperatorError, Reason
@@ -86,11 +86,22 @@ class Study:
         names = dict.fromkeys(r.method for r in self.results.rows if ":" in r.method)
         return tuple(n for n in names if self.choice is None or n != self.choice.method)
 
+    @cached_property
+    def compared(self) -> tuple[Difference, ...]:
+        """Differences worth a table: of the head that ships, it first, and between the published methods."""
+        shipped = self.choice.method if self.choice else ""
+        known = {*self.methods, shipped}
+        found = []
+        for d in self.results.differences:
+            if {d.a, d.b} <= known and (shipped in (d.a, d.b) or {d.a, d.b} <= PUBLISHED):
+                found.append(turned(d) if d.b == shipped else d)
+        return tuple(sorted(found, key=lambda d: d.a != shipped))
+
     def difference(self, a: str, b: str, protocol: str, regimes: tuple[str, str]) -> Difference | None:
         """The paired difference of two methods, as it was taken or turned round."""
         for d in self.results.differences:
             if (d.protocol, d.regime, d.pose_regime) == (protocol, *regimes) and {d.a, d.b} == {a, b}:
-                return d if d.a == a else msgspec.structs.replace(d, a=a, b=b, mean=-d.mean, wins=d.runs - d.wins)
+                return d if d.a == a else turned(d)
         return None
 
     def outcomes_of(self, method: str, regime: str = NEW) -> list[Outcome]:
@@ -106,6 +117,11 @@ class Study:
         having = [a for a in self.artefacts if getattr(a, what)]
         rank = {m: i for i, m in enumerate(prefer)}
         return min(having, key=lambda a: (rank.get(a.method, len(rank)), a.unit), default=None)
+
+
+def turned(d: Difference) -> Difference:
+    """The same difference, the other method first; a run in which both are level counts for the second."""
+    return msgspec.structs.replace(d, a=d.b, b=d.a, mean=-d.mean, wins=d.runs - d.wins)
 
 
 def read_study(folder: Path) -> Study:
