@@ -91,7 +91,7 @@ def _apart(study: Study, method: str) -> list[str]:
     said = []
     plain = [d for d in study.compared if (d.regime, d.pose_regime) == (NEW, STRICT)]
     for protocol, words in (("zs-unseen", "On unseen gestures"), ("zs-seen", "On seen gestures")):
-        own = [d for d in plain if d.protocol == protocol and method == d.a and not {d.a, d.b} & {*study.switches}]
+        own = [d for d in plain if d.protocol == protocol and method == d.a]
         if not own:
             continue
         others = {flag: [d.b for d in own if d.separable is flag] for flag in (False, True)}
@@ -210,8 +210,8 @@ def differences(study: Study) -> Section:
         Text(
             "One method minus the other on the same runs, with standard errors (s.e.) over runs and over participants. "
             "A difference is called separable where it exceeds twice either of them and a sign test over runs is below "
-            "0.05. Nothing is corrected for the number of comparisons. Shown are those of the head that ships and those "
-            "between the published methods; `results.json` has all."
+            "0.05. Nothing is corrected for the number of comparisons. Shown are those of the head that ships and "
+            "those between the published methods; `results.json` has all."
         )
     ]
     unseen = [d for d in found if (d.regime, d.pose_regime, d.protocol) == (NEW, STRICT, "zs-unseen")][:MOST]
