@@ -150,8 +150,8 @@ class LinearConfig(_Config, frozen=True, kw_only=True):
     Attributes:
         l2: Weight penalty of its fit; 0 leaves the path out.
         reach: How far a query may stray from it, in lengths of it.
-        features: Levels in segments of the window, or besides their roots, their relation to the other channels and
-            each channel's spread: what tells movements apart across wearers.
+        features: Levels in segments of the window, or their roots and each channel's spread, which tell seen movements
+            apart better across wearers and say no more of unseen ones.
     """
 
     l2: float = 0.0
@@ -253,10 +253,21 @@ class RegressionConfig(_Config, frozen=True, kw_only=True):
 
 
 class SupervisedConfig(_Config, frozen=True, kw_only=True):
-    """A classifier of the seen gestures: label smoothing of its cross-entropy, dropout before its head."""
+    """A classifier of the seen gestures.
+
+    Attributes:
+        smoothing: Label smoothing of its cross-entropy.
+        dropout: In the encoder and before the head.
+        features: Of the linear path it builds on, where `linear` has one: discriminants of the classes.
+        shrink: How far their covariance is drawn to its diagonal.
+        steps: Optimiser steps; 0 takes those of the alignment.
+    """
 
     smoothing: float = 0.1
     dropout: float = 0.1
+    features: Literal["levels", "rich"] = "rich"
+    shrink: float = 0.1
+    steps: int = 0
 
 
 class WearerConfig(_Config, frozen=True, kw_only=True):

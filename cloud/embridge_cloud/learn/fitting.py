@@ -31,7 +31,6 @@ from embridge_shared.errors import ConfigError, DataError, LeakageError, Operato
 Array = NDArray[np.float32]
 Change = Callable[[LearnConfig], LearnConfig]
 S = TypeVar("S", bound=msgspec.Struct)
-_ONE_HOT = np.float32(4.0)
 
 
 class Speaker(Embedder, Protocol):
@@ -324,15 +323,16 @@ def _train_net(
 ) -> tuple[SummaryNet, dict[str, list[float]]]:
     """A network trained on windows and (target, outputs, stage)."""
     values, outputs, name = target
-    config, run, l2 = task.config, task.where(), task.config.linear.l2
+    config, run, classes = task.config, task.where(), name == "supervised"
     with reproducible(task.seed + 1, config.threads, run.device):
-        net = SummaryNet(given.copies()[0], outputs, config)
-        classes = name == "supervised"
-        # logits of a linear fit to one-hot targets need a scale to mean anything
-        net.fit_path(windows, _ONE_HOT * np.eye(outputs, dtype=np.float32)[values] if classes else values, l2)
+        net = SummaryNet(given.copies()[0], outputs, config, classes=classes)
+        net.fit_path(windows, values, config)
         make = nets.classifier_loss if classes else nets.regression_loss
         rng = np.random.default_rng([task.seed, 2])
-        history = nets.train_net(net, windows, values, run, config=config, loss=make(net, config), name=name, rng=rng)
+        steps = config.supervised.steps if classes else 0
+        history = nets.train_net(
+            net, windows, values, run, config=config, loss=make(net, config), name=name, rng=rng, steps=steps
+        )
     return net, given.history | history
 
 

@@ -15,7 +15,7 @@ from embridge_cloud.learn.config import SignalConfig
 from embridge_shared.errors import ModelError, Reason
 
 SEGMENTS = 4
-FAINT = 0.2  # of the deviation of all EMG: below it a level or a spread is rest
+FAINT = 0.1  # of the deviation of all EMG: a spread below it is rest
 _FOLDS = 4
 _Array = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class LinearPath(nn.Module):
     Args:
         signal: Shape of the EMG windows.
         width: d.
-        rich: Take roots of the levels, their relation to all channels' and each channel's spread in the window.
+        rich: Take roots of the levels and each channel's spread in the window as well.
     """
 
     pool: Tensor
@@ -42,24 +42,22 @@ class LinearPath(nn.Module):
         pool = torch.zeros(len(groups), signal.tokens)
         for row, group in enumerate(groups):
             pool[row, group] = 1.0 / len(group)
-        features = (2 * len(groups) + 1 if rich else len(groups)) * signal.channels
+        features = (len(groups) + rich) * signal.channels
         self.register_buffer("pool", pool, persistent=False)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("sd", torch.ones(features))
         self.register_buffer("weight", torch.zeros(features, width))
 
     def features(self, patches: Tensor) -> Tensor:
-        """Standardised patches (B, L, patch * C) to (B, segments * C), or (B, (2 segments + 1) * C) where rich."""
+        """Standardised patches (B, L, patch * C) to (B, segments * C), or (B, (segments + 1) * C) where rich."""
         b, tokens, values = patches.shape
         level = patches.reshape(b, tokens, self.patch, values // self.patch).abs().mean(dim=2)
         pooled = torch.matmul(self.pool, level)
         if not self.rich:
             return pooled.flatten(1)
-        root = pooled.sqrt()
-        shape = root / (root.mean(dim=2, keepdim=True) + FAINT)
         samples = patches.reshape(b, tokens * self.patch, values // self.patch)
         spread = torch.log(samples.std(dim=1, keepdim=True) + FAINT)
-        return torch.cat([root, shape, spread], dim=1).flatten(1)
+        return torch.cat([pooled.sqrt(), spread], dim=1).flatten(1)
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, L, patch * C) to (B, 1, d)."""
@@ -80,16 +78,46 @@ class LinearPath(nn.Module):
         Raises:
             ModelError: The features carry nothing.
         """
-        x = features.astype(np.float64)
-        mean, sd = x.mean(axis=0), x.std(axis=0)
-        if not np.any(sd > 1e-9):
-            raise ModelError("the EMG of the train split is constant", reason=Reason.TOO_LITTLE_DATA)
-        sd = np.maximum(sd, 1e-6 + 1e-3 * float(sd.max()))
-        x = (x - mean) / sd
+        x, mean, sd = _standardised(features)
         y = vectors - vectors.mean(axis=0, dtype=np.float64)
-        weight = _trust(x, y, people, l2) * _ridge(x, y, l2)
+        self._set(mean, sd, _trust(x, y, people, l2) * _ridge(x, y, l2))
+
+    def fit_classes(self, features: NDArray[np.float32], label: NDArray[np.int64], l2: float) -> NDArray[np.float32]:
+        """Linear discriminants of classes 0..width - 1, each of which occurs.
+
+        Args:
+            features: Of each window, (N, segments * C).
+            label: Its class, (N,).
+            l2: How far the covariance within classes is drawn to its diagonal, 0..1.
+
+        Returns:
+            What is to be added to each class's value, (width,).
+
+        Raises:
+            ModelError: The features carry nothing.
+        """
+        x, mean, sd = _standardised(features)
+        means = np.stack([x[label == k].mean(axis=0) for k in range(self.weight.shape[1])])
+        rest = x - means[label]
+        within = rest.T @ rest / len(x)
+        within = (1 - l2) * within + (l2 + 1e-6) * np.diag(np.diag(within) + 1e-6)
+        weight = np.linalg.solve(within, means.T)
+        self._set(mean, sd, weight)
+        return np.asarray(-0.5 * (means.T * weight).sum(axis=0), np.float32)
+
+    def _set(self, mean: _Array, sd: _Array, weight: _Array) -> None:
         for buffer, value in ((self.mean, mean), (self.sd, sd), (self.weight, weight)):
             buffer.copy_(torch.from_numpy(value.astype(np.float32)))
+
+
+def _standardised(features: NDArray[np.float32]) -> tuple[_Array, _Array, _Array]:
+    """Features (N, f) of zero mean and unit deviation, with the mean and deviation taken out."""
+    x = features.astype(np.float64)
+    mean, sd = x.mean(axis=0), x.std(axis=0)
+    if not np.any(sd > 1e-9):
+        raise ModelError("the EMG of the train split is constant", reason=Reason.TOO_LITTLE_DATA)
+    sd = np.maximum(sd, 1e-6 + 1e-3 * float(sd.max()))
+    return (x - mean) / sd, mean, sd
 
 
 def _ridge(x: _Array, y: _Array, l2: float) -> _Array:

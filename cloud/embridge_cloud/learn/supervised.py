@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -112,17 +112,17 @@ class SummaryNet(nn.Module):
         encoder: Trained further, in place.
         outputs: Values the head gives.
         config: The run.
+        classes: The outputs are scores of classes.
     """
 
-    def __init__(self, encoder: Encoder, outputs: int, config: LearnConfig) -> None:
+    def __init__(self, encoder: Encoder, outputs: int, config: LearnConfig, *, classes: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
         self.dropout = nn.Dropout(config.supervised.dropout)
         self.head = nn.Linear(2 * encoder.norm.normalized_shape[0], outputs)
         self.head.apply(init_weights)
-        self.path = (
-            LinearPath(config.emg, outputs, rich=config.linear.features == "rich") if config.linear.l2 > 0 else None
-        )
+        rich = (config.supervised if classes else config.linear).features == "rich"
+        self.path = LinearPath(config.emg, outputs, rich=rich) if config.linear.l2 > 0 else None
         self.gain = nn.Parameter(torch.ones(1)) if self.path is not None else None
         if self.path is not None:
             with torch.no_grad():
@@ -141,8 +141,8 @@ class SummaryNet(nn.Module):
         return torch.add(out, self.gain * self.path(patches)[:, 0])
 
     @torch.no_grad()
-    def fit_path(self, windows: Windows, target: Array, l2: float) -> None:
-        """Fit the linear path, where there is one, to targets (N, outputs)."""
+    def fit_path(self, windows: Windows, target: NDArray[Any], config: LearnConfig) -> None:
+        """Fit the linear path, where there is one, to targets (N, outputs), or to the class of each window, (N,)."""
         if self.path is None or windows.emg is None:
             return
         device = self.head.weight.device
@@ -150,7 +150,12 @@ class SummaryNet(nn.Module):
             self.path.features(self.encoder.patches(torch.from_numpy(part).to(device))).cpu().numpy()
             for part in in_batches(windows.emg)
         ]
-        self.path.fit(np.concatenate(parts), target, windows.participant, l2)
+        features = np.concatenate(parts)
+        if target.ndim == 2:
+            self.path.fit(features, target, windows.participant, config.linear.l2)
+            return
+        added = self.path.fit_classes(features, target, config.supervised.shrink)
+        self.head.bias.copy_(torch.from_numpy(added))
 
     def _summary(self, patches: Tensor) -> Tensor:
         tokens = self.encoder.run(self.encoder.embed(patches))
@@ -251,6 +256,7 @@ def train_net(
     loss: LossFunction,
     name: str,
     rng: np.random.Generator,
+    steps: int = 0,
 ) -> History:
     """Train a network on windows and a target each, at the steps, batches and rates of the alignment.
 
@@ -263,6 +269,7 @@ def train_net(
         loss: Of a batch (emg, target).
         name: Of the stage.
         rng: Order of the batches.
+        steps: Of the stage; 0 takes those of the alignment.
 
     Raises:
         DataError: There is no EMG, or not two windows.
@@ -281,7 +288,7 @@ def train_net(
         loss=loss,
         fetch=rows_of(windows.emg, target),
         sampler=PassSampler(lambda r: batches(windows, size, r, min_gap_s=align.min_gap_s), rng),
-        total=align.steps or align.epochs * max(1, len(windows) // size),
+        total=steps or align.steps or align.epochs * max(1, len(windows) // size),
         optimiser=config.optimiser,
     )
     set_dropout(net.encoder, config.supervised.dropout)
