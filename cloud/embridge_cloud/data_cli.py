@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embridge_shared.errors import DataError, Reason
+from embridge_shared.errors import DataError, OperatorError, Reason
 
 if TYPE_CHECKING:
-    from embridge_cloud.datasets.base import DatasetPlugin, Progress
+    from embridge_cloud.datasets.base import Dataset, DatasetPlugin, Progress, Split
     from embridge_cloud.datasets.check import Report
 
 app = typer.Typer(
@@ -67,6 +67,60 @@ def check(path: Where, as_json: AsJson = False) -> None:
             reason=Reason.MALFORMED,
             hint=next((f"{f.where or 'First'}: {f.hint}" for f in report.findings if f.severity == "error"), ""),
         )
+
+
+@app.command()
+def splits(
+    path: Where,
+    participants: Annotated[str, typer.Option(help="Print the participants of this split, for a command line.")] = "",
+    unseen: Annotated[str, typer.Option(help="Print the unseen gestures of this task, for a command line.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the published splits of a data set, and the gestures that results are published for.
+
+    No sample is read.
+    """
+    from embridge_cloud.datasets.registry import open_dataset
+
+    dataset = open_dataset(path)
+    if participants:
+        names = {x.name: sorted(x.participants or ()) for x in dataset.splits()}
+        typer.echo(",".join(_members(dataset, participants, names)))
+    elif unseen:
+        typer.echo(",".join(_members(dataset, unseen, {t.name: t.unseen for t in dataset.tasks()})))
+    elif as_json:
+        tasks = [{"name": t.name, "seen": list(t.seen), "unseen": list(t.unseen)} for t in dataset.tasks()]
+        body = {"dataset": dataset.name, "splits": [_split(x) for x in dataset.splits()], "tasks": tasks}
+        typer.echo(json.dumps(body))
+    else:
+        for line in _lines(dataset):
+            typer.echo(line)
+
+
+def _members(dataset: Dataset, name: str, known: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    if not known.get(name):
+        raise OperatorError(
+            f"{dataset.name} has no {name!r} that names any",
+            reason=Reason.NOT_FOUND,
+            hint=f"It has {', '.join(known) or 'none'}.",
+        )
+    return known[name]
+
+
+def _lines(dataset: Dataset) -> Iterator[str]:
+    for split in (_split(x) for x in dataset.splits()):
+        shown = [f"{len(split[k])} {k}" for k in ("participants", "sessions") if split[k] is not None]
+        if split["repetitions"] is not None:
+            shown.append(f"repetitions {', '.join(map(str, split['repetitions']))}")
+        yield f"{split['name']:<18} {', '.join(shown)}"
+    for task in dataset.tasks():
+        unseen = ", ".join(task.unseen) or "none"
+        yield f"task {task.name:<13} seen {', '.join(task.seen)}; unseen {unseen}"
+
+
+def _split(split: Split) -> dict[str, Any]:
+    parts = {k: getattr(split, k) for k in ("participants", "sessions", "repetitions")}
+    return {"name": split.name} | {k: None if v is None else sorted(v) for k, v in parts.items()}
 
 
 def _kind(plugin: DatasetPlugin) -> dict[str, Any]:

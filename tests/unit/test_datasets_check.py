@@ -178,6 +178,29 @@ def test_list_names_every_kind_and_variant():
     assert "emg2pose:PATH" in text
 
 
+def test_splits_and_tasks_without_reading_a_sample(tmp_path):
+    for path in write_emg2pose(tmp_path, users=("train0", "test1", "test0"), sides=("left",), seconds=0.5):
+        path.write_bytes(b"")
+    body = json.loads(run("splits", f"emg2pose:{tmp_path}", "--json"))
+    parts = {s["name"]: s for s in body["splits"]}
+    assert parts["train"]["participants"] == ["train0"]
+    assert len(parts["test/user"]["sessions"]) == 8
+    assert [t["name"] for t in body["tasks"]] == ["faithful", "all"]
+    assert run("splits", tmp_path, "--participants", "test/user_stage") == "test0,test1\n"
+    assert run("splits", tmp_path, "--unseen", "faithful").startswith("ShakaVulcanPeace,HookEm")
+    text = run("splits", tmp_path)
+    assert "2 participants, 8 sessions" in text
+    assert "task faithful" in text
+    for option, name in (("--participants", "nobody"), ("--unseen", "nothing")):
+        _, error = run("splits", tmp_path, option, name, fails=True)
+        assert isinstance(error, OperatorError)
+        assert "It has" in error.hint
+    write_ninapro(tmp_path / "n", **SMALL)
+    assert "repetitions 2, 5, 10" in run("splits", tmp_path / "n")
+    with pytest.raises(OperatorError, match="names any"):
+        raise run("splits", tmp_path / "n", "--participants", "train", fails=True)[1]
+
+
 def test_findings_that_say_the_same_are_told_once():
     report = Report()
     for i in range(5):

@@ -161,6 +161,18 @@ def test_a_part_of_the_release_is_a_data_set(tmp_path):
     assert dataset.tasks() == ()
 
 
+def test_the_published_comparison_is_a_data_set_of_eight_stages(tmp_path):
+    write_emg2pose(tmp_path, **ONE | {"stages": (FAITHFUL_SEEN[0], FAITHFUL_UNSEEN[0], "CoffeePanicPete")})
+    assert len(open_dataset(f"emg2pose:{tmp_path}").gestures()) == 3
+    dataset = open_dataset(f"emg2pose-faithful:{tmp_path}")
+    assert dataset.name == "emg2pose-faithful"
+    assert dataset.gestures() == (FAITHFUL_SEEN[0], FAITHFUL_UNSEEN[0])
+    for path in tmp_path.glob("*recording-[01]*"):
+        path.unlink()
+    with pytest.raises(DataError, match="none of the files"):
+        open_dataset(f"emg2pose-faithful:{tmp_path}")
+
+
 def test_without_metadata_files_speak_for_themselves(tmp_path):
     write_emg2pose(tmp_path, **ONE, metadata=False)
     dataset = open_dataset(f"emg2pose:{tmp_path}")

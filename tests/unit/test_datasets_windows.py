@@ -132,6 +132,13 @@ def test_the_fitted_scale_itself_ignores_hidden_raw_samples():
     assert fit_wearer([prepare(now, config, frozenset())], config) != scales[0]
 
 
+def test_a_waveform_is_scaled_about_zero():
+    r = recording(kind=EmgKind.RAW, rate_hz=1000.0)
+    w = cut_windows([replace(r, emg=r.emg * np.float32(300))], CutConfig(emg="waveform", rate_hz=500.0))
+    assert np.abs(w.emg.mean(axis=(0, 1))).max() < 0.02
+    assert 0.5 < np.quantile(np.abs(w.emg), 0.97) < 2
+
+
 def test_raw_features_are_those_of_the_front_end():
     r = recording(kind=EmgKind.RAW, rate_hz=1000.0)
     config = CutConfig(emg_scale=None, pose=None)

@@ -114,7 +114,7 @@ class Report:
         for s in recording.segments:
             if s.repetition > 0:
                 self.movement_s[s.gesture] = self.movement_s.get(s.gesture, 0.0) + (s.stop - s.start) / rate_hz
-        for gesture, _ in {(s.gesture, s.repetition) for s in recording.segments if s.repetition > 0}:
+        for gesture, _ in dict.fromkeys((s.gesture, s.repetition) for s in recording.segments if s.repetition > 0):
             self.repetitions[gesture] = self.repetitions.get(gesture, 0) + 1
         constant = np.flatnonzero(np.ptp(recording.emg, axis=0) == 0)
         if len(constant):

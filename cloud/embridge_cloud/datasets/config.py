@@ -24,8 +24,8 @@ class CutConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         pose: "joints" for 20 joint angles, rad; "sensors" for the glove's own sensors, measured from the wearer's rest
             in units of each sensor's spread; None for EMG alone.
         pose_rate_hz: Pose samples a second.
-        emg_scale: "wearer" brings each channel's rest to 0 and its strong contraction to 1; None leaves features as
-            they are.
+        emg_scale: "wearer" brings each channel's rest to 0 and its strong contraction to 1, and a waveform's strong
+            contraction to ±1; None leaves features as they are.
         scale: Quantiles and limits of the wearer's scale.
         highpass_hz: Of the front end; None for none.
         lowpass_hz: Of the front end; None for none.

@@ -6,7 +6,7 @@ split a file belongs, is read from `metadata.csv`; file names say nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from embridge_cloud.datasets.base import (
 )
 from embridge_cloud.datasets.emg2pose_files import (
     CHANNELS,
+    FAITHFUL,
     FAITHFUL_SEEN,
     FAITHFUL_UNSEEN,
     RATE_HZ,
@@ -49,15 +50,15 @@ class Emg2PoseDataset:
 
     Args:
         root: The folder of `.hdf5` files and `metadata.csv`.
+        stages: Only files of these; None for all.
 
     Raises:
         DataError: It holds no such file, or its metadata are damaged.
     """
 
-    name = "emg2pose"
-
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, stages: Collection[str] | None = None) -> None:
         self.root = root
+        self.name = "emg2pose" if stages is None else f"emg2pose-{FAITHFUL}"
         paths = {p.stem: p for p in root.rglob(f"*{SUFFIX}")}
         if not paths:
             raise DataError(
@@ -67,9 +68,16 @@ class Emg2PoseDataset:
             )
         listed = metadata_file(root)
         entries = [self_described(p) for p in paths.values()] if listed is None else read_metadata(listed)
-        self.entries = tuple(sorted((e for e in entries if e.filename in paths), key=_order))
-        if not self.entries:
+        here = [e for e in entries if e.filename in paths]
+        if not here:
             raise DataError(f"{listed} lists none of the files of {root}", hint="Are the two of one release?")
+        self.entries = tuple(sorted((e for e in here if stages is None or stage_of(e.stage) in stages), key=_order))
+        if not self.entries:
+            raise DataError(
+                f"none of the files of {root} is of {', '.join(stages or ())}",
+                reason=Reason.NOT_FOUND,
+                hint=f"Open all of it: emg2pose:{root}.",
+            )
         self._paths = paths
         self._takes = _numbered(self.entries)
 
@@ -114,7 +122,7 @@ class Emg2PoseDataset:
         present = set(self.gestures())
         unseen = self.held_out()
         every = Task("all", tuple(s for s in self.gestures() if s not in unseen), unseen)
-        four = Task("faithful", FAITHFUL_SEEN, FAITHFUL_UNSEEN)
+        four = Task(FAITHFUL, FAITHFUL_SEEN, FAITHFUL_UNSEEN)
         return tuple(t for t in (four, every) if t.seen and t.unseen and {*t.seen, *t.unseen} <= present)
 
     def recordings(self, participant: str) -> Iterator[PairedRecording]:
@@ -136,11 +144,14 @@ class Emg2PoseDataset:
 
     def splits(self) -> tuple[Split, ...]:
         """The publisher's: "train", and each of "val" and "test" by what is new in it."""
-        parts: dict[str, set[str]] = {}
+        parts: dict[str, list[Entry]] = {}
         for e in self.entries:
             if e.part:
-                parts.setdefault(e.part, set()).add(e.filename)
-        return tuple(Split(name, sessions=frozenset(parts[name])) for name in sorted(parts))
+                parts.setdefault(e.part, []).append(e)
+        return tuple(
+            Split(name, frozenset(e.user for e in parts[name]), frozenset(e.filename for e in parts[name]))
+            for name in sorted(parts)
+        )
 
 
 def to_recording(take: Take, entry: Entry, repetition: int) -> PairedRecording:
@@ -184,25 +195,25 @@ class Emg2PosePlugin:
 
     name = "emg2pose"
     title = "emg2pose"
-    variants: tuple[str, ...] = ()
+    variants = (FAITHFUL,)
 
     def recognises(self, folder: Path) -> bool:
         """True where `.hdf5` files lie."""
         return next(folder.rglob(f"*{SUFFIX}"), None) is not None
 
     def open(self, folder: Path, variant: str = "") -> Emg2PoseDataset:
-        """Open a folder.
+        """Open a folder; the variant "faithful" is the eight stages of the published comparison alone.
 
         Raises:
             DataError: It holds no such data set.
-            ConfigError: There are no variants.
+            ConfigError: There is no such variant.
         """
-        if variant:
-            raise ConfigError(f"emg2pose has no variant {variant!r}", hint="Write emg2pose:PATH.")
-        return Emg2PoseDataset(folder)
+        if variant not in ("", FAITHFUL):
+            raise ConfigError(f"emg2pose has no variant {variant!r}", hint=f"Write emg2pose-{FAITHFUL}:PATH.")
+        return Emg2PoseDataset(folder, (*FAITHFUL_SEEN, *FAITHFUL_UNSEEN) if variant else None)
 
     def check(self, folder: Path, variant: str = "", progress: Progress = silent) -> Report:
         """Look through everything."""
         from embridge_cloud.datasets.emg2pose_check import check
 
-        return check(folder, progress)
+        return check(folder, self.open, variant, progress)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from embridge_cloud.datasets.base import Progress
 from embridge_cloud.datasets.check import Report
 from embridge_cloud.datasets.emg2pose import Emg2PoseDataset, to_recording
 from embridge_cloud.datasets.emg2pose_files import (
+    FAITHFUL,
     METADATA,
     SUFFIX,
     Entry,
@@ -24,15 +26,22 @@ from embridge_shared.errors import DataError
 _SHOWN = 5
 
 
-def check(folder: Path, progress: Progress) -> Report:
+def check(folder: Path, opened: Callable[[Path, str], Emg2PoseDataset], variant: str, progress: Progress) -> Report:
     """Read every file of a folder.
 
     Args:
         folder: The folder.
+        opened: Opens it.
+        variant: Of the data set.
         progress: Told (files done, files, file).
     """
     report = Report()
-    dataset = _opened(report, folder)
+    dataset = None
+    try:
+        dataset = opened(folder, variant)
+        report.facts, report.spec = dataset.facts, f"{dataset.name}:{folder}"
+    except DataError as error:
+        report.error("", error.message, error.hint)
     paths = sorted(folder.rglob(f"*{SUFFIX}"))
     entries = _entries(report, folder, paths)
     for done, path in enumerate(paths):
@@ -48,16 +57,6 @@ def check(folder: Path, progress: Progress) -> Report:
     if dataset is not None:
         _summarise(report, dataset)
     return report
-
-
-def _opened(report: Report, folder: Path) -> Emg2PoseDataset | None:
-    try:
-        dataset = Emg2PoseDataset(folder)
-    except DataError as error:
-        report.error("", error.message, error.hint)
-        return None
-    report.facts, report.spec = dataset.facts, f"emg2pose:{folder}"
-    return dataset
 
 
 def _entries(report: Report, folder: Path, paths: list[Path]) -> dict[str, Entry]:
@@ -100,5 +99,5 @@ def _summarise(report: Report, dataset: Emg2PoseDataset) -> None:
     report.details["tasks"] = ", ".join(tasks) or "none"
     still = sum(not e.moving for e in dataset.entries)
     report.details["hands at rest"] = f"{still} of {len(dataset.entries)} files: the other hand was instructed"
-    if not any(t.name == "faithful" for t in dataset.tasks()):
+    if not any(t.name == FAITHFUL for t in dataset.tasks()):
         report.note("", "not all eight stages of the published comparison are here", "Its table needs all of them.")

@@ -26,6 +26,8 @@ _NO: Final = frozenset({"false", "0", "no", "none", ""})
 _SELF: Final = ("user", "session", "stage", "side")
 _COLUMNS: Final = ("filename", *_SELF, "moving_hand", "held_out_stage", "split", "generalization")
 
+FAITHFUL: Final = "faithful"
+"""Name of the published comparison: four stages against four."""
 FAITHFUL_SEEN: Final = (
     "FingerPinchesSingleFingerPinchesMultiple",
     "IndividualFingerPointingSnap",

@@ -58,12 +58,18 @@ def prepare(recording: PairedRecording, config: CutConfig, hidden: frozenset[str
 def fit_wearer(prepared: Sequence[Prepared], config: CutConfig) -> WearerScale | None:
     """The scale of a wearer, from every recording of one donning; None where none is asked for.
 
+    A waveform swings about 0 already: its channels get a gain, from their magnitudes, and no offset.
+
     Raises:
         DataError: There is too little to go by.
     """
     if config.emg_scale is None:
         return None
-    return fit_scale(config.scale, np.concatenate([p.fit for p in prepared]))
+    features = np.concatenate([p.fit for p in prepared])
+    if config.emg != "waveform":
+        return fit_scale(config.scale, features)
+    fitted = fit_scale(config.scale, np.abs(features))
+    return WearerScale(offset=(0.0,) * len(fitted.gain), gain=fitted.gain, clip=fitted.clip)
 
 
 def stretches(flags: _Flags) -> list[tuple[int, int]]:

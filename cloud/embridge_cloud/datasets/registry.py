@@ -32,6 +32,8 @@ def plugin(name: str) -> DatasetPlugin:
     try:
         made: DatasetPlugin = entries[name].load()()
     except (ImportError, AttributeError, TypeError) as error:
+        if isinstance(error, ModuleNotFoundError) and entries[name].module.startswith("embridge_cloud."):
+            raise  # an extra is missing, and the command knows which
         raise ConfigError(
             f"the data set plugin {name!r} ({entries[name].value}) does not load: {error}",
             reason=Reason.MISSING_EXTRA,
