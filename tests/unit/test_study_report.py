@@ -90,6 +90,7 @@ def test_the_headline_names_the_head_and_what_cannot_be_told_apart(study, page):
     assert f"{row.balanced_accuracy:.3f}" in said
     assert f"{100 * row.balanced_accuracy:.0f} times of 100 (guessing: 25)" in said
     assert "(guessing: 12.5)" in said
+    assert f"highest of {len(study.choice.table)} on the very runs" in said
     for d in study.results.differences:
         if d.protocol == "zs-seen" and d.regime == "new-wearer" and d.a == "regression":
             assert ("not separable" in said) or d.separable
