@@ -57,8 +57,8 @@ def headline(study: Study) -> Section:
     apart = _apart(study, choice.method)
     if len(choice.table) > 1:
         apart.append(
-            f"The head is the highest of {len(choice.table)} on the very runs shown here, so its own figure is slightly "
-            "favoured."
+            f"The head is the highest of {len(choice.table)} on the very runs shown here, so its own figure is "
+            "slightly favoured."
         )
     blocks: list[Block] = [Text(" ".join(said))]
     if apart:
