@@ -16,6 +16,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--ble-adapter",
+        metavar="TRANSPORT,TRANSPORT",
+        help="run the Bluetooth tests on real controllers: the edge's and the one that virtual bands are served on, as "
+        "in usb:0,usb:1 or platform,usb:0; tests that need the simulated radio are skipped",
+    )
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of recordings: EMBRIDGE_TEST_DATA, by default shared/data beside the repository."""

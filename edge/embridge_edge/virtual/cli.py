@@ -46,6 +46,7 @@ def simulate(
     rate: Annotated[float | None, typer.Option(help="Its sample rate, where the file does not tell, Hz.")] = None,
     name: Annotated[str, typer.Option(help="Advertised name; the device's own by default.")] = "",
     drift_ppm: Annotated[float, typer.Option(help="How much faster than this host's the band's clock runs.")] = 0.0,
+    ideal: Annotated[bool, typer.Option("--ideal", help="Deliver at once: no air time, errors or limits.")] = False,
     interval_ms: Annotated[float | None, typer.Option(help="Force this connection interval.")] = None,
     phy: Annotated[int, typer.Option(min=1, max=2, help="Fastest PHY, Mbit/s.")] = 2,
     ll_octets: Annotated[int, typer.Option(min=27, max=251, help="Largest link-layer payload.")] = 251,
@@ -67,7 +68,13 @@ def simulate(
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     air = Air(
-        interval_ms=interval_ms, phy=phy, ll_octets=ll_octets, pdu_errors=errors, jitter_ms=jitter_ms, seed=performance
+        ideal=ideal,
+        interval_ms=interval_ms,
+        phy=phy,
+        ll_octets=ll_octets,
+        pdu_errors=errors,
+        jitter_ms=jitter_ms,
+        seed=performance,
     )
     own_name = name or kind_of(kind).default_name
     order = _Order(

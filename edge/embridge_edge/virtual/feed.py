@@ -135,8 +135,8 @@ class FittedFeed(SampleFeed):
         self._feed = feed
         self._pick = np.arange(channels) * feed.channels // channels % feed.channels
         self._ratio = feed.rate_hz / rate_hz
-        self._sos = butter(4, 0.4 * rate_hz, fs=feed.rate_hz, output="sos") if self._ratio > 1 else None
-        self._state = np.zeros((2, 2, channels))
+        self._sos = butter(6, 0.4 * rate_hz, fs=feed.rate_hz, output="sos") if self._ratio > 1 else None
+        self._state = np.zeros((3, 2, channels))
         self._tail = self._source(1)
         self._taken = 0  # output samples
         self._have = 1  # input samples, the last of which is the tail

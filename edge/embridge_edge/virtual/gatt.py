@@ -49,6 +49,8 @@ def characteristic(
     """
 
     def on_read(_: Connection) -> bytes:
+        if not properties & READ:
+            raise refuse(att.ErrorCode.READ_NOT_PERMITTED)
         return read() if callable(read) else read
 
     def on_write(_: Connection, value: bytes) -> None:
