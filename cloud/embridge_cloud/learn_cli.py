@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embridge_cloud.study.cli import benchmark
 from embridge_cloud.study.report_cli import report
 from embridge_shared.errors import OperatorError
 
@@ -91,8 +92,17 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Pre-train both encoders by masked reconstruction."""
-    spec = _told(out, config, resume, data=data, seed=seed, test=test_participants, unseen=unseen, device=device,
-                 threads=threads)  # fmt: skip
+    spec = _told(
+        out,
+        config,
+        resume,
+        data=data,
+        seed=seed,
+        test=test_participants,
+        unseen=unseen,
+        device=device,
+        threads=threads,
+    )
     from embridge_cloud.runs import commands
 
     with _bars() as progress:
@@ -115,12 +125,22 @@ def align(
     as_json: Json = False,
 ) -> None:
     """Align EMG with the space of poses; the folder then holds a model."""
-    spec = _told(out, config, resume, data=data, seed=seed, test=test_participants, unseen=unseen, device=device,
-                 threads=threads)  # fmt: skip
+    spec = _told(
+        out,
+        config,
+        resume,
+        data=data,
+        seed=seed,
+        test=test_participants,
+        unseen=unseen,
+        device=device,
+        threads=threads,
+        pretrained=pretrained,
+    )
     from embridge_cloud.runs import commands
 
     with _bars() as progress:
-        result = commands.align(commands.Asked(spec, out, progress, resume, pretrained))
+        result = commands.align(commands.Asked(spec, out, progress, resume))
     _answer(result, as_json)
 
 
@@ -148,6 +168,7 @@ def evaluate(
         typer.echo(f"{row['protocol']:<18} {row['balanced_accuracy']:>17.3f}  {interval:>13}  {row['chance']:>6.3f}")
 
 
+app.command()(benchmark)
 app.command()(report)
 
 
@@ -175,6 +196,7 @@ def _changed(
     unseen: str = "",
     device: str = "",
     threads: int | None = None,
+    pretrained: Path | None = None,
 ) -> RunSpec:
     """A run with what was typed in place of what was written."""
     import msgspec
@@ -189,6 +211,8 @@ def _changed(
         if device not in ("auto", "cpu", "cuda"):
             raise OperatorError(f"there is no device {device!r}", hint="Choose auto, cpu or cuda.")
         learn = change(learn, device=device)
+    if pretrained is not None:
+        spec = change(spec, pretrained=str(pretrained.resolve()))
     if threads is not None:
         learn = change(learn, threads=threads)
     return change(spec, split=split, learn=learn, data=data or spec.data, seed=spec.seed if seed is None else seed)

@@ -174,11 +174,14 @@ def _fit_posture_ceiling(split: Split, shared: Shared, job: Job) -> Fitted:
     return Fitted(embedder=ridge, features=ridge.embed_pose, on_pose=True)
 
 
-_CLOSED: tuple[StudyMethod, ...] = (
+_OWN: tuple[StudyMethod, ...] = (
     StudyMethod("regression", _fit_regression, "ridge to the mean posture", deep=False, per_wearer=True, ships=True),
     StudyMethod("shuffled-regression", _fit_shuffled_regression, "regression on broken pairs", deep=False),
     StudyMethod("posture-ceiling", _fit_posture_ceiling, "the tested windows' own mean posture", deep=False),
 )
+
+CLOSED: tuple[str, ...] = ()
+"""Closed-form heads beside the regression, the best first."""
 
 _SHIPS = frozenset({"embridge", "cpep", "regression-net"})
 
@@ -188,7 +191,7 @@ def methods() -> Mapping[str, StudyMethod]:
     """Every method by name: deep ones, closed forms, controls and ceilings."""
     specs = (*METHODS.values(), *SWITCHES.values())
     deep = (StudyMethod(s.name, _deep(s), s.description, ships=s.name in _SHIPS) for s in specs)
-    return MappingProxyType({m.name: m for m in (*deep, *_CLOSED)})
+    return MappingProxyType({m.name: m for m in (*deep, *_OWN)})
 
 
 def method(name: str) -> StudyMethod:
