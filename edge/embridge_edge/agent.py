@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from importlib.metadata import version
 from pathlib import Path
-
-import msgspec
 
 from embridge_edge.courier import Courier
 from embridge_edge.decode.calibration import calibrate, load_calibration, save_calibration
@@ -16,7 +15,7 @@ from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.live import LiveDecoding
 from embridge_edge.lock import only_agent
 from embridge_edge.plan import Plan, SessionPlan
-from embridge_edge.recorder import Digest, Recorder, begin
+from embridge_edge.recorder import Digest, Recorder, begin, write_digest
 from embridge_edge.releases import ReleaseKeeper
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
@@ -54,6 +53,7 @@ class Agent:
         self._state_dir = settings.edge.state_dir
         self._courier = Courier(Spool(self._state_dir / "spool.db", settings.edge.spool_max_bytes))
         self._recorder: Recorder | None = None
+        self._take: Take | None = None
         self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed)
         self._uplink = Uplink(settings, self._courier, clock, state=self._state, on_desired=self._releases.desire)
         self.digests: list[Digest] = []
@@ -120,7 +120,8 @@ class Agent:
             await self._clock.sleep(_POLL_S)
 
     async def _record(self, entry: SessionPlan) -> None:
-        take = open_take(entry, self._base, self._clock)
+        self._take = take = open_take(entry, self._base, self._clock)
+        take.watch(functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed))
         decoder: Decoder | None = None
         tap: Tap | None = None
         if entry.decode or entry.purpose is Purpose.CALIBRATION:
@@ -144,7 +145,7 @@ class Agent:
             async with self._releases.held():
                 digest = await self._recorder.run()
         finally:
-            self._recorder = None
+            self._recorder = self._take = None
             self._changed()
         if tap is not None and decoder is not None:
             await self._calibrate(entry.participant, decoder, tap)
@@ -168,9 +169,7 @@ class Agent:
         return LiveDecoding(StreamDecoder(decoder, take.band.spec, calibration.scale))
 
     def _note(self, digest: Digest) -> None:
-        folder = self._state_dir / "digests"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{digest.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(digest)))
+        write_digest(self._state_dir, digest)
         self.digests.append(digest)
         logger.info(
             "session %s: %s; %s",
@@ -200,6 +199,7 @@ class Agent:
             spooled=backlog.items,
             spooled_bytes=backlog.bytes,
             update=self._releases.progress,
+            bands=self._take.states() if self._take is not None else (),
             t_ns=self._clock.wall_ns(),
         )
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from embridge_edge import band_plan
+from embridge_edge.band_plan import AnyBand, BandsSource
 from embridge_edge.forearm.electrodes import FaultKind
 from embridge_shared.errors import ConfigError, Reason
 from embridge_shared.session import Placement, Purpose
@@ -122,7 +124,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: str
     participant: str
-    source: ReplaySource | SyntheticSource
+    source: ReplaySource | SyntheticSource | AnyBand | BandsSource
     purpose: Purpose = Purpose.TRAINING
     protocol: str = ""
     placement: Placement = Placement()
@@ -157,6 +159,8 @@ def load(path: Path) -> Plan:
     if len(set(names)) < len(names):
         raise ConfigError(f"the plan {path} uses a session name twice", hint="Names must be unique.")
     for entry in plan.session:
-        if not 0 <= entry.source.speed < math.inf:
+        if not isinstance(entry.source, ReplaySource | SyntheticSource):
+            band_plan.check(entry.source, f"session {entry.name!r}")
+        elif not 0 <= entry.source.speed < math.inf:
             raise ConfigError(f"session {entry.name!r}: speed must be 0 or more")
     return plan

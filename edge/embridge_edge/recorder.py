@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -280,6 +281,13 @@ class Recorder:
     def _chunk_item(self, chunk: Chunk) -> Item:
         topic = topics.chunk_topic(self.session.edge, self.session.id, self.session.streams[chunk.stream].name)
         return Item(self.session.id, chunk.stream, chunk.first, chunk.n, topic, codec.encode(chunk))
+
+
+def write_digest(state_dir: Path, digest: Digest) -> None:
+    """Leave a session's figures beside the spool."""
+    folder = state_dir / "digests"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{digest.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(digest)))
 
 
 def _event_item(session: Session, seq: int, event: Event) -> Item:

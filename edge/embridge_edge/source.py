@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from embridge_shared.signal import StreamSpec
+from embridge_shared.wire.messages import BandState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,16 @@ class Source(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Let the device go; safe to call twice."""
+
+    def stop(self) -> None:  # noqa: B027
+        """End after what has come so far; a source that ends by itself need not."""
+
+    def state(self) -> BandState | None:
+        """What is known of the device; None where there is none."""
+        return None
+
+    def watch(self, changed: Callable[[], object]) -> None:  # noqa: B027
+        """Call `changed`, from any thread, when what is known of the device changes."""
 
 
 class Band(Source):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError
 from embridge_shared.session import CueShown, Repetition
 from embridge_shared.signal import Modality, StreamSpec
+from embridge_shared.wire.messages import BandState
 
 _FAST_PACKET_S = 0.5
 _PACKET_S = 0.02
@@ -48,6 +49,20 @@ class Take:
     def band(self) -> Source:
         """The first source of EMG."""
         return next(s for s in self.sources if s.spec.modality is Modality.EMG)
+
+    def states(self) -> tuple[BandState, ...]:
+        """What is known of its devices."""
+        return tuple(state for s in self.sources if (state := s.state()) is not None)
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Call `changed`, from any thread, when what is known of a device changes."""
+        for source in self.sources:
+            source.watch(changed)
+
+    def stop(self) -> None:
+        """Let every source end that does not end by itself."""
+        for source in self.sources:
+            source.stop()
 
 
 class Tap(Source):
@@ -86,6 +101,18 @@ class Tap(Source):
         """Close the source."""
         await self._source.close()
 
+    def stop(self) -> None:
+        """Let the source end."""
+        self._source.stop()
+
+    def state(self) -> BandState | None:
+        """What is known of the source's device."""
+        return self._source.state()
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Watch the source's device."""
+        self._source.watch(changed)
+
 
 def open_take(plan: SessionPlan, base: Path, clock: Clock) -> Take:
     """Make the sources of a planned session.
@@ -97,11 +124,18 @@ def open_take(plan: SessionPlan, base: Path, clock: Clock) -> Take:
 
     Raises:
         DataError: A recording is missing or damaged.
-        ConfigError: The plan asks for something the recording does not hold.
+        ConfigError: The plan asks for something the recording does not hold, or for a band that cannot be.
     """
-    if isinstance(plan.source, ReplaySource):
-        return _replay(plan.source, base, clock, _packet_s(plan))
-    return _synthetic(plan.source, clock, _packet_s(plan))
+    source = plan.source
+    if isinstance(source, ReplaySource):
+        return _replay(source, base, clock, _packet_s(source, plan))
+    if isinstance(source, SyntheticSource):
+        return _synthetic(source, clock, _packet_s(source, plan))
+    # Bluetooth is loaded by edges that have a band.
+    from embridge_edge.bands.catalogue import open_bands
+    from embridge_edge.ble.thread import RADIOS
+
+    return Take("", open_bands(source, base, clock, radios=RADIOS), ())
 
 
 def _synthetic(source: SyntheticSource, clock: Clock, packet_s: float) -> Take:
@@ -137,9 +171,9 @@ def _fault(fault: Fault) -> ElectrodeFault:
     return ElectrodeFault(fault.channel, fault.kind, fault.start_s, end_s)
 
 
-def _packet_s(plan: SessionPlan) -> float:
+def _packet_s(source: ReplaySource | SyntheticSource, plan: SessionPlan) -> float:
     """As a device would at real speed; longer where only throughput counts, but a decoder is fed hop by hop."""
-    if plan.source.speed:
+    if source.speed:
         return _PACKET_S
     return _DECODE_PACKET_S if plan.decode else _FAST_PACKET_S
 

@@ -80,7 +80,7 @@ class BleBand:
         duration_s: float = math.inf,
         policy: Policy | None = None,
         label: str = "",
-        changed: Callable[[], None] | None = None,
+        changed: Callable[[], object] | None = None,
     ) -> None:
         self.driver = driver
         self.duration_s = duration_s

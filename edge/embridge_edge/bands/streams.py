@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from embridge_edge.bands.indexing import Indexer
@@ -12,6 +12,7 @@ from embridge_edge.ble.status import Phase, Status
 from embridge_edge.source import Band, Packet, Source
 from embridge_shared.errors import DeviceError, Reason
 from embridge_shared.signal import StreamSpec
+from embridge_shared.wire.messages import BandState
 
 _STREAM_BACKLOG = 4096
 
@@ -20,6 +21,7 @@ class Holder(Protocol):
     """The band that streams belong to."""
 
     duration_s: float
+    changed: Callable[[], object] | None
 
     @property
     def status(self) -> Status:
@@ -37,6 +39,12 @@ class Holder(Protocol):
 
     def error(self) -> DeviceError:
         """Why it is over."""
+
+    def state(self) -> BandState:
+        """For the agent's state."""
+
+    def stop(self) -> None:
+        """Let every stream end."""
 
     async def acquire(self) -> None:
         """Begin, for one stream."""
@@ -140,6 +148,10 @@ class BandStream(Source):
                 raise self.device.error()
             await self.device.advance(self)
 
+    def stop(self) -> None:
+        """End, and every other stream of the band, after what has come so far."""
+        self.device.stop()
+
     async def close(self) -> None:
         """Let the band go, with the last of its streams."""
         if self._opened:
@@ -149,3 +161,11 @@ class BandStream(Source):
 
 class EmgStream(BandStream, Band):
     """The EMG of a band."""
+
+    def state(self) -> BandState:
+        """What is known of the band."""
+        return self.device.state()
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Call `changed` when what is known of the band changes."""
+        self.device.changed = changed

@@ -123,7 +123,7 @@ def blame(error: BaseException, doing: str) -> Fault:
     if isinstance(error, PermissionError):
         return DENIED
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        return Fault(Reason.ADAPTER_OFF, f"no Bluetooth service answers: {error}", NO_ADAPTER.action)
+        return Fault(Reason.ADAPTER_OFF, "no Bluetooth service runs on this computer", NO_ADAPTER.action)
     if isinstance(error, BleakError | OSError):
         return Fault(
             Reason.UNREACHABLE,

@@ -171,7 +171,8 @@ class Supervisor:
         client: BleakClient | None = None
         self._gone, self._complaint = False, None
         try:
-            self._go(Phase.SCANNING, attempt=self.status.attempt + 1)
+            after = self.status.fault
+            self._go(Phase.SCANNING, reason=after.text if after else "", attempt=self.status.attempt + 1)
             adapter = await open_adapter()
             found = await self._find(adapter)
             if found is None:
@@ -348,8 +349,11 @@ class Supervisor:
             attempt=before.attempt if attempt is None else attempt,
         )
         self.history.append(self.status)
-        level = logging.WARNING if fault is not None else logging.INFO
-        logger.log(level, "band %s: %s (%s) %s", self._address or self.status.name, phase.value, reason, action)
+        who = self.status.name or self._address or "band"
+        if fault is None:
+            logger.info("%s: %s%s", who, phase.value, f", {reason}" if reason else "")
+        else:
+            logger.warning("%s: %s, %s. %s", who, phase.value, reason, action)
         self._tell()
 
     def _tell(self) -> None:

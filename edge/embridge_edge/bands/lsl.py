@@ -1,0 +1,213 @@
+"""Any stream of the Lab Streaming Layer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+
+from embridge_edge.band_plan import LslSource
+from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
+from embridge_edge.bands.info import BandInfo
+from embridge_edge.source import Band, Packet
+from embridge_shared.clock import Clock
+from embridge_shared.errors import ConfigError, DeviceError, Reason
+from embridge_shared.signal import Modality, SampleType, StreamSpec
+from embridge_shared.wire.messages import BandState
+
+_RESOLVE_S = 10.0
+_PULL_S = 0.2
+_OPEN_S = 10.0
+_GONE_S = 60.0
+_STALLED_S = 2.0
+_BUFFER_S = 60
+
+INFO = BandInfo(
+    kind="lsl",
+    title="LSL stream",
+    streams=(StreamSpec(name="emg", modality=Modality.EMG, channels=("as in the plan",), rate_hz=1.0, device="lsl"),),
+    counter=CounterKind.NONE,
+    transport="LSL",
+    quirks="Channels and rate are given in the plan and checked; time is the sender's clock, corrected by LSL.",
+)
+
+
+def load_pylsl() -> Any:
+    """The module `pylsl`.
+
+    Raises:
+        ConfigError: MISSING_EXTRA: it is not installed, or its library does not load.
+    """
+    try:
+        import pylsl
+    except (ModuleNotFoundError, RuntimeError, OSError) as error:
+        raise ConfigError(
+            f"LSL streams need pylsl, which does not load: {error}",
+            reason=Reason.MISSING_EXTRA,
+            hint='Install it with: pip install "embridge[lsl]"',
+        ) from error
+    return pylsl
+
+
+class LslBand(Band):
+    """EMG from an LSL outlet. LSL numbers nothing: what is missing is inferred from the time stamps.
+
+    Args:
+        source: Which stream, and what it must be.
+        clock: The host's clock.
+        duration_s: Deliver so much; endless when infinite.
+
+    Raises:
+        ConfigError: pylsl is not installed, or the plan has no channels or no rate.
+    """
+
+    def __init__(self, source: LslSource, *, clock: Clock, duration_s: float = math.inf) -> None:
+        self._pylsl = load_pylsl()
+        if source.channels < 1 or not source.rate_hz > 0:
+            raise ConfigError("an LSL stream needs `channels` and `rate_hz`", hint="`embridge band scan` shows them.")
+        self._source = source
+        self._clock = clock
+        self._duration_s = duration_s
+        self._inlet: Any = None
+        self._indexer: Indexer | None = None
+        self._host_ns = 0
+        self._first = 0
+        self._offset_ns = 0
+        self._last_ns = 0
+        self._phase, self._reason, self._action = "idle", "", ""
+        self._received = 0
+        self._stopped = False
+        self._spec = StreamSpec(
+            name=f"{source.label}_emg" if source.label else "emg",
+            modality=Modality.EMG,
+            channels=tuple(f"e{i}" for i in range(source.channels)),
+            rate_hz=source.rate_hz,
+            dtype=SampleType.FLOAT32,
+            unit=source.unit,
+            scale=source.scale,
+            calibrated=source.calibrated,
+            device=f"lsl:{source.stream or source.type}",
+        )
+
+    @property
+    def spec(self) -> StreamSpec:
+        """What the plan says; the stream is held to it."""
+        return self._spec
+
+    def state(self) -> BandState:
+        """What is known of it."""
+        return BandState(
+            stream=self._spec.name,
+            kind="lsl",
+            address=self._source.address,
+            phase=self._phase,
+            reason=self._reason,
+            action=self._action,
+            received=self._received,
+            lost=self._indexer.lost if self._indexer is not None else 0,
+        )
+
+    async def open(self, host_ns: int, first: int = 0) -> None:
+        """Find the stream and check it.
+
+        Raises:
+            DeviceError: NOT_FOUND: it is not there; WRONG_SHAPE: it is another than the plan says.
+        """
+        self._host_ns, self._first = host_ns, first
+        self._phase = "scanning"
+        info = await asyncio.to_thread(self._resolve)
+        found = (info.channel_count(), info.nominal_srate())
+        if found != (self._source.channels, self._source.rate_hz):
+            raise DeviceError(
+                f"the LSL stream {info.name()!r} has {found[0]} channels at {found[1]:g} Hz, not "
+                f"{self._source.channels} at {self._source.rate_hz:g}",
+                reason=Reason.WRONG_SHAPE,
+                hint="Correct `channels` and `rate_hz` in the plan, or name another `stream`.",
+            )
+        self._phase = "connecting"
+        try:
+            await asyncio.to_thread(self._connect, info)
+        except (self._pylsl.util.TimeoutError, self._pylsl.util.LostError) as error:
+            raise DeviceError(
+                f"the LSL stream {info.name()!r} was announced but cannot be opened",
+                reason=Reason.UNREACHABLE,
+                hint="A firewall or a VPN keeps its data out: allow TCP and UDP 16572-16604.",
+            ) from error
+        self._last_ns = self._clock.monotonic_ns()
+        self._phase = "streaming"
+
+    def _resolve(self) -> Any:
+        source = self._source
+        wanted = {"type": source.type, "name": source.stream, "source_id": source.address}
+        predicate = " and ".join(f"{k}='{v}'" for k, v in wanted.items() if v)
+        infos = self._pylsl.resolve_bypred(predicate, 1, _RESOLVE_S)
+        if not infos:
+            raise DeviceError(
+                f"no LSL stream has {predicate}",
+                reason=Reason.NOT_FOUND,
+                hint="Start the program that sends it; both must be in one network, or name it in LSL's KnownPeers.",
+            )
+        return infos[0]
+
+    def _connect(self, info: Any) -> None:
+        self._inlet = self._pylsl.StreamInlet(
+            info, max_buflen=_BUFFER_S, recover=True, processing_flags=self._pylsl.proc_clocksync
+        )
+        self._inlet.open_stream(_OPEN_S)
+        self._offset_ns = self._clock.monotonic_ns() - round(self._pylsl.local_clock() * 1e9)
+
+    async def packets(self) -> AsyncIterator[Packet]:
+        """What comes, until the duration is over.
+
+        Raises:
+            DeviceError: Nothing has come for a minute.
+        """
+        end = self._duration_s * self._spec.rate_hz
+        while self._inlet is not None and not self._stopped:
+            samples, stamps = await asyncio.to_thread(self._inlet.pull_chunk, _PULL_S, 4096)
+            if not len(samples):
+                self._check_silence()
+                continue
+            self._phase, self._reason, self._action = "streaming", "", ""
+            host_ns = round(stamps[-1] * 1e9) + self._offset_ns
+            self._last_ns = self._clock.monotonic_ns()
+            values = np.asarray(samples, np.float32).reshape(len(samples), -1)
+            for packet in self._index(values, host_ns):
+                kept = packet.samples[: max(0, math.ceil(min(end - packet.first, len(packet.samples))))]
+                if len(kept):
+                    self._received += len(kept)
+                    yield Packet(packet.first, kept, packet.host_ns, packet.inferred)
+                if packet.first + len(packet.samples) >= end:
+                    return
+
+    def _index(self, values: Any, host_ns: int) -> list[Packet]:
+        if self._indexer is None:
+            start = 0
+            if self._first:
+                start = max(self._first, round((host_ns - self._host_ns) * 1e-9 * self._spec.rate_hz) - len(values))
+            self._indexer = Indexer(self._spec.rate_hz, 0, exact=False, start=start)
+        return self._indexer.push(Counted(values), host_ns)
+
+    def _check_silence(self) -> None:
+        silence_s = (self._clock.monotonic_ns() - self._last_ns) * 1e-9
+        if silence_s < _STALLED_S:
+            return
+        self._phase, self._reason = "stalled", f"no samples for {silence_s:.0f} s"
+        self._action = "Look after the program that sends; LSL finds it again by itself."
+        if silence_s >= _GONE_S:
+            self._phase = "lost"
+            raise DeviceError("the LSL stream is gone", reason=Reason.UNREACHABLE, hint=self._action)
+
+    def stop(self) -> None:
+        """End after what has come so far."""
+        self._stopped = True
+
+    async def close(self) -> None:
+        """Close the inlet."""
+        inlet, self._inlet = self._inlet, None
+        if inlet is not None:
+            self._phase = "stopped"
+            await asyncio.to_thread(inlet.close_stream)
