@@ -27,6 +27,7 @@ from embridge_cloud.runs.spec import RunSpec
 from embridge_cloud.study.evaluation import Fitted, evaluate_fitted
 from embridge_cloud.study.outcome import Job, Outcome
 from embridge_cloud.study.rows import make_rows
+from embridge_shared.errors import ModelError, Reason
 
 _LAST = 10  # steps whose mean a result states
 
@@ -40,14 +41,12 @@ class Asked:
         out: Its folder.
         progress: Told after every step.
         resume: Go on with what the folder holds.
-        pretrained: Folder of a first stage; None runs one.
     """
 
     spec: RunSpec
     out: Path
     progress: ProgressCallback
     resume: bool = False
-    pretrained: Path | None = None
 
 
 def pretrain(asked: Asked) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def align(asked: Asked) -> dict[str, Any]:
 
     def work(sets: Sets, run: Run) -> tuple[History, Callable[[], None]]:
         spec, split = asked.spec, sets.split
-        first = None if asked.pretrained is None else load_pretrained(asked.pretrained, sets.learn)
+        first = load_pretrained(Path(spec.pretrained), sets.learn) if spec.pretrained else None
         made = train(
             split.train,
             sets.validation,
@@ -98,9 +97,10 @@ def _run(asked: Asked, what: str, work: Callable[[Sets, Run], tuple[History, Cal
     device = resolve_device(spec.learn.device)
     with world.joined(device):
         folder = RunFolder(asked.out, writes=world.rank() == 0)
-        folder.open(spec, resume=asked.resume)
+        folder.check(spec, resume=asked.resume)
         sets = prepare_sets(spec)
         kept = Checkpoints(folder.checkpoints, spec.checkpoint_every, _identity(asked, sets, what))
+        folder.begin(spec)
         threads = spec.learn.threads or torch.get_num_threads()
         folder.write(ENVIRONMENT, environment(_device_name(device), threads, world.size()))
         progress = asked.progress if world.rank() == 0 else _ignore
@@ -108,8 +108,7 @@ def _run(asked: Asked, what: str, work: Callable[[Sets, Run], tuple[History, Cal
         result = _result(asked, sets, history, what) | {"seconds": round(time.monotonic() - began, 3)}
         if world.rank() == 0:
             save()
-            digest = hashlib.sha256((asked.out / TENSORS).read_bytes()).hexdigest()
-            folder.write(RESULT, result | {"sha256": digest})
+            folder.write(RESULT, result | {"sha256": _digest_of(asked.out)})
     return result
 
 
@@ -124,9 +123,17 @@ def _identity(asked: Asked, sets: Sets, what: str) -> str:
         parts.append(sets.validation.digest())
     if asked.spec.split.pose_enrolled:
         parts.append(sets.split.unseen_poses.digest())
-    if asked.pretrained is not None:
-        parts.append(hashlib.sha256((asked.pretrained / TENSORS).read_bytes()).hexdigest())
+    if asked.spec.pretrained:
+        parts.append(_digest_of(Path(asked.spec.pretrained)))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _digest_of(folder: Path) -> str:
+    """SHA-256 of the tensors in a folder, hex."""
+    try:
+        return hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise ModelError(f"no model in {folder}: {TENSORS} is missing", reason=Reason.NOT_FOUND) from None
 
 
 def _device_name(device: torch.device) -> str:

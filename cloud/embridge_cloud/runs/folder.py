@@ -42,18 +42,20 @@ class RunFolder:
         """Where points are kept."""
         return self.path / CHECKPOINTS
 
-    def open(self, spec: RunSpec, *, resume: bool) -> None:
-        """Begin a run here, or go on with the one that is here.
+    def check(self, spec: RunSpec, *, resume: bool) -> None:
+        """See whether a run may begin here, or go on.
 
         Raises:
             OperatorError: There is a run already and none is to be resumed, or it was told something else.
         """
-        there = self.path / CONFIG
-        if there.exists():
+        if (self.path / CONFIG).exists():
             self._check_same(spec, resume)
-        elif self._writes:
+
+    def begin(self, spec: RunSpec) -> None:
+        """Write down what the run is told."""
+        if self._writes:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(there, to_toml(spec, comments=False).encode())
+            write_atomically(self.path / CONFIG, to_toml(spec, comments=False).encode())
 
     def _check_same(self, spec: RunSpec, resume: bool) -> None:
         if not resume:

@@ -43,6 +43,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         data: As in "ninapro:FOLDER"; "windows:FOLDER" is what `embridge learn cut` wrote.
         seed: Of everything.
         checkpoint_every: Steps between two points a killed run can go on from.
+        pretrained: Folder of a first stage to align; empty runs one.
         shuffle_pairs: A control: poses change places among the training windows.
     """
 
@@ -50,6 +51,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     data: str = ""
     seed: int = 0
     checkpoint_every: int = 200
+    pretrained: str = ""
     shuffle_pairs: bool = False
     split: SplitConfig = SplitConfig()
     cut: CutConfig = CutConfig()
