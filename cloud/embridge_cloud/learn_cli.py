@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embridge_cloud.study.cli import benchmark
+from embridge_cloud.study.cli import benchmark
 from embridge_cloud.study.report_cli import report
 from embridge_shared.errors import OperatorError
 
@@ -168,6 +169,7 @@ def evaluate(
         typer.echo(f"{row['protocol']:<18} {row['balanced_accuracy']:>17.3f}  {interval:>13}  {row['chance']:>6.3f}")
 
 
+app.command()(benchmark)
 app.command()(benchmark)
 app.command()(report)
 
