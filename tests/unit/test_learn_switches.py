@@ -14,6 +14,7 @@ from embridge_cloud.learn.augment import augment
 from embridge_cloud.learn.config import AugmentConfig, CascleConfig, ElectrodeConfig, LearnConfig, SignalConfig
 from embridge_cloud.learn.electrodes import even_ring, places, split_electrodes
 from embridge_cloud.learn.encoders import Encoder, MaskedAutoencoder, patchify
+from embridge_cloud.learn.linear import LinearPath
 from embridge_cloud.learn.model import Bridge, embed_emg
 from embridge_cloud.learn.normalise import causal_normalise
 from embridge_cloud.learn.presets import quick
@@ -279,3 +280,42 @@ def test_the_running_normaliser_keeps_intensity_where_told_to() -> None:
         causal_normalise(x[:0], 100.0)
     with pytest.raises(ConfigError):
         causal_normalise(x, 100.0, half_life_s=0.0)
+
+
+def test_a_clean_path_reads_windows_before_augmentation() -> None:
+    config = quick(channels=6)
+    torch.manual_seed(0)
+    bridge = Bridge(Encoder(config.emg, config.encoder), Encoder(config.pose, config.encoder), config).eval()
+    assert bridge.path is not None
+    torch.nn.init.normal_(bridge.path.weight)
+    x = torch.rand(4, 160, 6)
+    with torch.no_grad():
+        # the projection starts near zero: queries follow what the path reads
+        kept, moved = bridge.read(x * 0, x)[1], bridge.read(x * 0)[1]
+        plain = bridge.queries(x)
+    assert (kept * plain).sum(2).min() > 0.95
+    assert (moved * plain).sum(2).mean() < 0.9
+
+
+def test_discriminants_part_classes_a_ridge_would_mask() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(600) % 3
+    # three classes in a row: least squares never chooses the middle one
+    x = np.zeros((600, 24), np.float32)
+    x[:, 0] = label + 0.1 * rng.normal(size=600)
+    x[:, 1:] = rng.normal(size=(600, 23))
+    path = LinearPath(quick(channels=6).emg, 3)
+    bias = path.fit_classes(x, label, 0.1)
+    found = ((torch.from_numpy(x) - path.mean) / path.sd) @ path.weight + torch.from_numpy(bias)
+    assert (found.argmax(1).numpy() == label).mean() > 0.95
+
+
+def test_rich_features_are_roots_and_spreads() -> None:
+    signal = quick(channels=6).emg
+    x = torch.rand(3, 160, 6) + 0.5
+    plain, rich = LinearPath(signal, 4), LinearPath(signal, 4, rich=True)
+    levels, both = plain.features(patchify(x, 20)), rich.features(patchify(x, 20))
+    assert torch.allclose(both[:, :24], levels.sqrt())
+    spread = both[:, 24:]
+    assert spread.shape == (3, 6)
+    assert torch.allclose(spread, (x.std(1) + 0.1).log(), atol=1e-5)

@@ -144,8 +144,10 @@ def _loss(model: Bridge, labels: NDArray[np.int64]) -> LossFunction:
     def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
         emg, pose = batch
         memory = learning.memory
+        clean = emg if model.config.linear.clean else None
         emg = augment(emg, model.config.augment, model.config.emg.patch)
-        losses = model.losses(emg, pose, diversify=memory.get("usage", math.inf) < DIVERSIFY_BELOW_NATS)
+        few = memory.get("usage", math.inf) < DIVERSIFY_BELOW_NATS
+        losses = model.losses(emg, pose, diversify=few, clean=clean)
         entropy = objectives.target_entropy(losses.targets)
         memory["usage"] = objectives.query_usage(losses.q, losses.v)
         if not memory.get("alarmed"):

@@ -152,10 +152,12 @@ class LinearConfig(_Config, frozen=True, kw_only=True):
         reach: How far a query may stray from it, in lengths of it.
         features: Levels in segments of the window, or their roots and each channel's spread, which tell seen movements
             apart better across wearers and say no more of unseen ones.
+        clean: While training, the path reads the windows it was fitted to, and augmentation reaches the network alone.
     """
 
     l2: float = 0.0
     reach: float = 0.5
+    clean: bool = False
     features: Literal["levels", "rich"] = "levels"
 
 

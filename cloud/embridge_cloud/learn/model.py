@@ -100,23 +100,29 @@ class Bridge(nn.Module):
         """Windows (B, T, C) to unit queries q (B, M, d)."""
         return self.read(emg)[1]
 
-    def read(self, emg: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (B, T, C) to query states Q' and unit queries q, (B, M, d) each."""
+    def read(self, emg: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Windows (B, T, C) to query states Q' and unit queries q, (B, M, d) each.
+
+        Args:
+            emg: (B, T, C).
+            clean: What the linear path reads; None is `emg`.
+        """
         patches = self.emg.patches(emg)
         states: Tensor = self.qformer(self.emg.run(self.emg.embed(patches)))
-        base = None if self.path is None else self.path(patches)
+        base = None if self.path is None else self.path(patches if clean is None else self.emg.patches(clean))
         return states, self.qformer.project(states, base)
 
-    def losses(self, emg: Tensor, pose: Tensor, *, diversify: bool = False) -> Losses:
+    def losses(self, emg: Tensor, pose: Tensor, *, diversify: bool = False, clean: Tensor | None = None) -> Losses:
         """InfoNCE + alpha CASCLe + lam MPRL of one batch.
 
         Args:
             emg: (B, T, C).
             pose: (B, Tp, 20), window by window at the same time.
             diversify: Add the penalty on equal queries.
+            clean: The windows before augmentation, for a linear path that is to read those.
         """
         loss = self.config.loss
-        states, own = self.read(emg)
+        states, own = self.read(emg, clean)
         # contrast and soft targets see the rows of every process; poses are constants
         q, v = world.gather(own), world.gather_constant(self.vectors(pose))
         logits = objectives.similarity(q, v, loss.select) / self.tau

@@ -132,13 +132,19 @@ class SummaryNet(nn.Module):
         """(B, T, C) to the summary beside the mean of the tokens, (B, 2 d)."""
         return self._summary(self.encoder.patches(emg))
 
-    def forward(self, emg: Tensor) -> Tensor:
-        """(B, T, C) to (B, outputs)."""
+    def forward(self, emg: Tensor, clean: Tensor | None = None) -> Tensor:
+        """(B, T, C) to (B, outputs).
+
+        Args:
+            emg: What the network reads; augmented while it trains.
+            clean: What the linear path reads, which was fitted to windows as they are; None is `emg`.
+        """
         patches = self.encoder.patches(emg)
         out: Tensor = self.head(self.dropout(self._summary(patches))).float()
         if self.path is None or self.gain is None:
             return out
-        return torch.add(out, self.gain * self.path(patches)[:, 0])
+        base = patches if clean is None else self.encoder.patches(clean)
+        return torch.add(out, self.gain * self.path(base)[:, 0])
 
     @torch.no_grad()
     def fit_path(self, windows: Windows, target: NDArray[Any], config: LearnConfig) -> None:
@@ -226,7 +232,7 @@ def classifier_loss(net: SummaryNet, config: LearnConfig) -> LossFunction:
 
     def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
         emg, label = batch
-        said = net(augment(emg, config.augment, config.emg.patch))
+        said = net(augment(emg, config.augment, config.emg.patch), emg)
         return functional.cross_entropy(said, label, label_smoothing=smoothing), {}
 
     return loss
@@ -238,7 +244,7 @@ def regression_loss(net: SummaryNet, config: LearnConfig) -> LossFunction:
 
     def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
         emg, target = batch
-        said = net(augment(emg, config.augment, config.emg.patch))
+        said = net(augment(emg, config.augment, config.emg.patch), emg)
         squared = functional.mse_loss(said, target)
         turned = 1 - functional.cosine_similarity(said, target, dim=1).mean()
         return squared + weight * turned, {"cosine": 1 - turned.detach()}
