@@ -14,7 +14,7 @@ from embridge_cloud.learn.ensemble import blend
 from embridge_cloud.learn.fitting import Adaptable, Outspoken, first_stage_of
 from embridge_cloud.learn.methods import METHODS, SWITCHES, fit_method, method, pose_as_emg
 from embridge_cloud.learn.pipeline import pretrain_encoders
-from embridge_cloud.learn.presets import quick
+from embridge_cloud.learn.presets import envelope, preset, quick
 from embridge_cloud.learn.pretrain import Pretrained
 from embridge_cloud.learn.supervised import EmbeddingSpace, PostureSpace
 from embridge_cloud.learn.trained import Trained
@@ -79,6 +79,13 @@ def test_every_method_of_the_paper_is_there() -> None:
     assert [n for n, s in METHODS.items() if s.control] == ["shuffled-pairs"]
     with pytest.raises(ConfigError, match="no method"):
         method("nothing")
+
+
+def test_the_envelope_preset_is_quick_with_a_clean_path() -> None:
+    made = preset("envelope")
+    assert made.linear.clean
+    assert change(made, name="quick", linear=quick().linear) == quick(channels=10)
+    assert envelope(sensors=22).pose.channels == 22
 
 
 def test_methods_differ_in_what_they_say() -> None:
