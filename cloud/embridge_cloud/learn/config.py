@@ -317,8 +317,8 @@ class OptimiserConfig(_Config, frozen=True, kw_only=True):
 
     Attributes:
         bf16: Mixed precision on an accelerator.
-        bf16_cpu: Mixed precision on a CPU too; slower on most.
-        compile: Compile the transformer blocks; the first steps then take a minute.
+        bf16_cpu: Mixed precision on a CPU too: it helps wide models on processors with bfloat16 units, small ones not.
+        compile: Compile the transformer blocks; the first steps then take a minute or two.
     """
 
     weight_decay: float = 0.05

@@ -84,6 +84,7 @@ def _stage(stage: str, size: Size, windows: Windows, name: str, peak: float) -> 
         GROUP, name, "windows/s", [batch / s for s in ours], peer="bare update", theirs=[batch / s for s in limit]
     )
     yield row(GROUP, f"{name}: a step of {batch}", "s", ours)
+    yield row(GROUP, f"{name}: operations of a step", "GFLOP", [flops / 1e9])
     yield row(GROUP, f"{name}: MFU", "%", [100 * flops / s / peak for s in ours])
     yield row(GROUP, f"{name}: peak memory of the process", "MB", [memory[0]])
 
