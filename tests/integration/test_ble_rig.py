@@ -26,6 +26,7 @@ from embridge_shared.errors import DeviceError, OperatorError
 from support.ble import Received, World, ramp_counts, start, stop, until
 
 ROOT = Path(__file__).parents[2]
+SIMULATE = [sys.executable, "-m", "embridge_shared.cli", "band", "simulate"]
 SILENCE = LoopFeed(np.zeros((100, 16)), 2000.0)
 
 
@@ -312,8 +313,10 @@ async def test_a_lost_link_is_told_and_comes_back(world):
     client = await world.connect(band)
     await start(client, again)
     await again.at_least(200)
-    assert again.frames[0].first == 0
-    assert (again.missing, again.jumps) == (0, 0)
+    # The band counts on meanwhile: the gap is known to the sample.
+    assert again.frames[0].first > received.end
+    assert (again.missing - again.frames[0].first, again.jumps) == (0, 0)
+    np.testing.assert_array_equal(again.frames[0].samples, ramp_counts(again.frames[0].first, 7))
     assert band.tally.connections == 2
     await client.disconnect()
 
@@ -481,11 +484,49 @@ async def test_hosts_attach_over_tcp_and_leave_as_they_like(world):
         received = Received()
         await start(client, received)
         await received.at_least(300)
-        assert (received.missing, received.jumps) == (0, 0)
+        assert (received.missing - received.frames[0].first, received.jumps) == (0, 0)
         await remote.adapter.close()
     noise.close()
     await noise.wait_closed()
     await until(lambda: band.connection is None and not rig.hosts)
+
+
+async def test_a_radio_that_is_unplugged_ends_its_links_and_may_come_back(world):
+    rig = world.radio
+    band = await world.band()
+    port = await rig.serve()
+    remote = World(rig, make_adapter(f"tcp-client:127.0.0.1:{port}"))
+    ended = asyncio.Event()
+    client = await remote.connect(band, disconnected=lambda _: ended.set())
+    for transport in list(rig.hosts):
+        transport.abort()
+    await asyncio.wait_for(ended.wait(), 5)
+    assert not client.is_connected
+    client = await remote.connect(band)
+    assert client.is_connected
+    await remote.adapter.close()
+
+
+@pytest.mark.radio
+async def test_the_command_serves_bands_cuts_their_links_and_sums_up():
+    command = [*SIMULATE, "open", "--count", "2", "--port", "0", "--drop-every", "0.8", "--drift-ppm", "50", "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    told = json.loads(await process.stdout.readline())
+    assert [b["name"] for b in told["bands"]] == ["EMBridge-16 1", "EMBridge-16 2"]
+    async with make_adapter(told["adapter"]) as adapter:
+        cut = asyncio.Event()
+        client = adapter.make_client(told["bands"][1]["address"], disconnected=lambda _: cut.set())
+        await client.connect()
+        await asyncio.wait_for(cut.wait(), 5)
+        await client.connect()
+        assert client.is_connected
+    process.terminate()
+    out, _ = await process.communicate()
+    tally = json.loads(out.splitlines()[-1])["tally"]
+    assert process.returncode == 0
+    assert tally["EMBridge-16 1"]["connections"] == 0
+    assert tally["EMBridge-16 2"]["connections"] >= 2
 
 
 @pytest.mark.radio
@@ -526,9 +567,6 @@ CLIENTS = {
 }
 
 
-SIMULATE = "import typer; from embridge_edge.virtual.cli import simulate; typer.run(simulate)"
-
-
 def client_folder(kind: str) -> Path:
     """A folder with the third-party program, which never enters our environment: licences and pins are its own."""
     folder = ROOT / "build" / "clients" / kind
@@ -542,8 +580,9 @@ def client_folder(kind: str) -> Path:
 
 def listen(kind: str, seconds: float = 4.0) -> dict:
     """What an unmodified program receives from a simulated band in another process."""
-    simulate = [sys.executable, "-c", SIMULATE, kind, "--port", "0", "--json"]
-    with subprocess.Popen(simulate, stdout=subprocess.PIPE, text=True, cwd=ROOT) as bands:
+    with subprocess.Popen(
+        [*SIMULATE, kind, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as bands:
         try:
             assert bands.stdout is not None
             adapter = json.loads(bands.stdout.readline())["adapter"]

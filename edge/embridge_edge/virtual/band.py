@@ -98,6 +98,8 @@ class VirtualBand(ABC):
     channels: int
     interval_ms: float = 15.0
     """Connection interval it asks its host for."""
+    counts_on: bool = False
+    """It takes samples and counts them while no host is connected."""
 
     def __init__(self, where: VirtualController | str, feed: SampleFeed, traits: Traits | None = None) -> None:
         self.traits = traits or Traits()
@@ -236,7 +238,8 @@ class VirtualBand(ABC):
         task = asyncio.get_running_loop().create_task(self._ask(connection), name=f"{self.name} parameters")
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
-        self.reset()
+        if not self.counts_on:
+            self.reset()
 
     async def _ask(self, connection: Connection) -> None:
         """Ask for the connection interval; hosts may refuse, and no library on the host can ask instead."""
@@ -251,8 +254,9 @@ class VirtualBand(ABC):
         if self.connection is not connection:
             return
         self.connection = None
-        self.halt()
-        self.reset()
+        if not self.counts_on:
+            self.halt()
+            self.reset()
 
     async def disconnect(self) -> None:
         """End the link from the band's side, as a band does that falls asleep."""

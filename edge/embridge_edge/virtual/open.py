@@ -24,6 +24,9 @@ class OpenBand(VirtualBand):
     kind = "open"
     default_name = "EMBridge-16"
     channels = wire.CHANNELS
+    counts_on = True
+    identified = 0
+    """Blinks asked for so far."""
 
     @property
     def rate_hz(self) -> float:
@@ -32,6 +35,7 @@ class OpenBand(VirtualBand):
 
     def services(self) -> list[Service]:
         """Generic services, device information, battery, the profile."""
+        self.reset()
         self._data = gatt.characteristic(wire.DATA, gatt.NOTIFY)
         info = wire.Info(serial=self.traits.serial)
         return [
@@ -59,17 +63,21 @@ class OpenBand(VirtualBand):
         if not data or data[0] not in set(wire.Command):
             raise gatt.refuse(wire.ERROR_UNKNOWN_COMMAND)
         try:
-            command, _ = wire.decode_command(data)
+            command, argument = wire.decode_command(data)
         except DeviceError:
             raise gatt.refuse(wire.ERROR_BAD_LENGTH) from None
-        if command is wire.Command.START:
+        if command is wire.Command.START and not self.streaming:
             self.reset()
             self.stream()
         elif command is wire.Command.STOP:
             self.halt()
+        elif command is wire.Command.IDENTIFY:
+            self.identified += argument
 
     def packet_samples(self) -> int:
-        """7 at MTU 247; 1 where not even one fits, and then none is sent."""
+        """7 at MTU 247 and without a host; 1 where not even one fits, and then none is sent."""
+        if self.connection is None:
+            return wire.SAMPLES_PER_PACKET
         return max(1, min((self.payload - _HEADER_BYTES) // _SAMPLE_BYTES, wire.SAMPLES_PER_PACKET))
 
     def reset(self) -> None:
@@ -77,7 +85,9 @@ class OpenBand(VirtualBand):
         self._seq, self._overflow = 0, False
 
     def send(self, first: int, samples: Array32) -> bool:
-        """Send a packet; it says so when one before it was dropped."""
+        """Send a packet; it says so when one before it was dropped. Without a host nothing is made."""
+        if not self.subscribed(self._data):
+            return True
         flags = wire.Flags.RESTARTED if first == 0 else wire.Flags(0)
         if self._overflow:
             flags |= wire.Flags.OVERFLOW
