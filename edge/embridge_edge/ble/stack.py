@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from bleak import BleakClient
@@ -42,11 +42,22 @@ class NotifyingHost(Host):
     """A host that hands a notification that came in one piece to its callback at once.
 
     Everything else, and notifications nobody registered for, take bumble's way through ACL, L2CAP and ATT.
+
+    Args:
+        source: Where packets come from.
+        sink: Where packets go.
+        lost: Called when the transport is gone.
     """
 
-    def __init__(self, source: TransportSource, sink: TransportSink) -> None:
+    def __init__(self, source: TransportSource, sink: TransportSink, lost: Callable[[Host], None]) -> None:
         self.notified: dict[int, Notified] = {}
+        self._lost = lost
         super().__init__(source, sink)
+
+    def on_transport_lost(self) -> None:
+        """The transport is gone: every connection ends."""
+        super().on_transport_lost()  # type: ignore[no-untyped-call]
+        self._lost(self)
 
     @staticmethod
     def key(connection: int, attribute: int) -> int:
@@ -150,7 +161,7 @@ class BumbleAdapter(Adapter):
     async def _open(self) -> None:
         try:
             source, sink = await self._ends()
-            host = NotifyingHost(source, sink)
+            host = NotifyingHost(source, sink, self._gone)
             if isinstance(self._where, Controller):
                 self._where.set_packet_sink(host)
             config = DeviceConfiguration(name="EMBridge", address=hci.Address.generate_static_address())
@@ -166,6 +177,17 @@ class BumbleAdapter(Adapter):
             ) from error
         device.on(Device.EVENT_ADVERTISEMENT, self._advertised)
         self._device = device
+
+    def _gone(self, host: Host) -> None:
+        """The controller went away; the next use opens it again."""
+        if self._device is None or self._device.host is not host:
+            return
+        logger.warning("the Bluetooth adapter %s is gone", self.name)
+        self._device = None
+        self._scanners.clear()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            self._closing = asyncio.ensure_future(transport.close())
 
     async def _ends(self) -> tuple[Any, Any]:
         """Source and sink of HCI packets."""
@@ -247,10 +269,15 @@ class BumbleAdapter(Adapter):
             self.host.forget(connection)
 
     async def start_scan(self, take: Callable[[Advertisement], None]) -> None:
-        """Scan, and give every advertisement to `take`; the radio scans while anybody wants it to."""
+        """Scan, and give every advertisement to `take`; the radio scans while anybody wants it to.
+
+        Raises:
+            BleakError: The controller refuses or is gone.
+        """
         async with self._scanning:
             if not self._scanners:
-                await self.device.start_scanning(active=True, filter_duplicates=False)
+                with self._as_bleak():
+                    await self.device.start_scanning(active=True, filter_duplicates=False)
             self._scanners.append(take)
 
     async def stop_scan(self, take: Callable[[Advertisement], None]) -> None:
@@ -260,7 +287,16 @@ class BumbleAdapter(Adapter):
                 return
             self._scanners.remove(take)
             if not self._scanners and self._device is not None:
-                await self._device.stop_scanning()
+                with self._as_bleak():
+                    await self._device.stop_scanning()
+
+    @contextmanager
+    def _as_bleak(self) -> Iterator[None]:
+        """Errors of the stack as bleak's."""
+        try:
+            yield
+        except (core.BaseBumbleError, hci.HCI_Error, TimeoutError) as error:
+            raise BleakError(f"the Bluetooth adapter {self.name}: {error or 'no answer'}") from error
 
     def _advertised(self, advertisement: Advertisement) -> None:
         self.known[advertisement.address.to_string(False)] = advertisement.address

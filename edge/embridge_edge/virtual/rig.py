@@ -25,6 +25,8 @@ from embridge_shared.errors import NetworkError, OperatorError, Reason
 
 logger = logging.getLogger(__name__)
 
+_UNREAD_BYTES = 8 << 20
+
 KINDS: dict[str, type[VirtualBand]] = {band.kind: band for band in (MyoBand, GForceBand, MudraBand, OpenBand)}
 
 
@@ -67,8 +69,13 @@ class _HciPeer(asyncio.Protocol):
 
     def on_packet(self, packet: bytes) -> None:
         """A packet from the controller."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(packet)
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+            logger.warning("a host that does not read is cut off")
+            self._transport.abort()
+            return
+        self._transport.write(packet)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:
