@@ -179,6 +179,16 @@ def test_switches_stand_apart_with_their_difference(study, page):
     assert "embridge:gmm" not in words(page, "results-new-wearer-strict")
 
 
+def test_one_run_has_no_deviation_and_the_preferred_run_is_drawn(study):
+    rows = tuple(msgspec.structs.replace(r, runs=1, sd=0.0) for r in study.results.rows)
+    alone = repr(report_tables.results(Study(msgspec.structs.replace(study.results, rows=rows))))
+    assert "± 0.000" not in alone
+    (own,) = study.artefacts
+    other = msgspec.structs.replace(own, unit="a", method="cpep")
+    assert Study(Results(), artefacts=(other, own)).drawn("maps", ("embridge", "embridge")) is own
+    assert Study(Results(), artefacts=(other,)).drawn("maps", ("embridge",)) is other
+
+
 def test_differences_carry_errors_and_verdicts(study, page):
     table = next(b for s in page.sections if s.key == "differences" for b in s.blocks if isinstance(b, Table))
     d = study.difference("regression", "cpep", "zs-unseen", ("new-wearer", "strict"))

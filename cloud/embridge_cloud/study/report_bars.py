@@ -17,7 +17,6 @@ from embridge_cloud.study.report_blocks import (
     Table,
     Text,
     fixed,
-    listed,
     spread,
 )
 from embridge_cloud.study.report_data import Study
@@ -37,7 +36,7 @@ def bars(study: Study) -> Section:
         limits = (fixed(bar.must, 2), fixed(bar.stretch, 2))
         body.append((bar.quantity, verdict, number, *limits, DASH if row is None else row.method))
     head = ("quantity", "verdict", "measured", "must", "stretch", "method")
-    said = f"Missed: {listed(missed)}." if missed else "Every bar that was measured is reached."
+    said = f"**Missed:** {'; '.join(missed)}." if missed else "Every bar that was measured is reached."
     said += (
         " Where several methods may meet a bar, the highest counts, so those figures are slightly favoured; "
         "the bars were set for NinaPro DB1, exercise 1."

@@ -115,7 +115,7 @@ class Study:
     def drawn(self, what: str, prefer: Sequence[str]) -> Artefacts | None:
         """The run whose `what` is drawn: of the first preferred method that left some, else of any."""
         having = [a for a in self.artefacts if getattr(a, what)]
-        rank = {m: i for i, m in enumerate(prefer)}
+        rank = {m: i for i, m in enumerate(dict.fromkeys(prefer))}
         return min(having, key=lambda a: (rank.get(a.method, len(rank)), a.unit), default=None)
 
 

@@ -202,7 +202,8 @@ def _table(rows: Sequence[Row], protocols: Sequence[str], caption: str) -> Table
 def _number(row: Row | None, top: float | None) -> Number:
     if row is None:
         return Number(DASH)
-    return Number(fixed(row.balanced_accuracy), spread(row.sd, row.ci95), strong=row.balanced_accuracy == top)
+    sd = row.sd if row.runs > 1 else None
+    return Number(fixed(row.balanced_accuracy), spread(sd, row.ci95), strong=row.balanced_accuracy == top)
 
 
 def differences(study: Study) -> Section:
