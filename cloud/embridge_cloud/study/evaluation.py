@@ -12,8 +12,9 @@ from embridge_cloud.learn import evaluate, leakage
 from embridge_cloud.learn.data import Windows, broken_pairs, class_balanced, concatenate
 from embridge_cloud.learn.zeroshot import Embedder
 from embridge_cloud.study.outcome import Figure, figure
-from embridge_cloud.study.protocol import LATE_REPETITIONS, SHOTS, Protocol, Regime
+from embridge_cloud.study.protocol import CALIBRATION_REPETITIONS, LATE_REPETITIONS, SHOTS, Protocol, Regime
 from embridge_cloud.study.splits import Split, trials_of
+from embridge_shared.errors import DataError, Reason
 from embridge_shared.scoring import PrototypeScorer
 
 Vectors = NDArray[np.float32]
@@ -36,8 +37,7 @@ class Fitted:
         classify: EMG, float32 (N, T, C), to a score for each seen gesture, in the order of the split; None without.
         on_pose: It reads the pose of the tested windows in place of their EMG: a ceiling.
         shuffled: A control: probes and enrolment learn from broken labels, as the method did from broken pairs.
-        adapt: Unlabelled EMG of a wearer's seen gestures to the method moved to that wearer; None where it stays.
-        reference: What speaks for training windows where `embedder` was moved to a wearer; None for the same.
+        adapt: Unlabelled EMG of someone's seen gestures to the method moved to that person; None where it stays.
         history: Loss curves.
     """
 
@@ -47,7 +47,6 @@ class Fitted:
     on_pose: bool = False
     shuffled: bool = False
     adapt: Callable[[Vectors], Fitted] | None = None
-    reference: Embedder | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -188,13 +187,13 @@ def _zero_shot(fitted: Fitted, embedder: Embedder, subject: Subject) -> Iterator
         yield _figure(by_prototype, subject, rows, prototype[rows, first:end].argmax(axis=1), names, first)
     if fitted.on_pose:
         return
-    yield from _generalised(fitted.reference or embedder, scorer, prototype, subject)
+    yield from _generalised(fitted, scorer, prototype, subject)
 
 
-def _generalised(speaker: Embedder, scorer: PrototypeScorer, prototype: Vectors, subject: Subject) -> Iterator[Figure]:
+def _generalised(fitted: Fitted, scorer: PrototypeScorer, prototype: Vectors, subject: Subject) -> Iterator[Figure]:
     """All gestures compete; scores are levelled on training windows of seen gestures alone."""
     split, seen = subject.split, subject.seen
-    train = np.asarray(scorer(speaker.embed_emg(split.train.emg)), np.float64)
+    train = np.asarray(scorer(_asked(fitted, split.train, split, _speak)), np.float64)
     truth = classes_of(split.train, subject.names)
     tested, reference = (
         evaluate.against_negatives(np.asarray(s, np.float64), train, truth) for s in (prototype, train)
@@ -211,13 +210,52 @@ def _queries(fitted: Fitted, embedder: Embedder, subject: Subject) -> Vectors:
     """Queries of the tested windows; their own poses where a ceiling is measured."""
     if fitted.on_pose:
         return embedder.embed_pose(subject.split.tested_pose.pose)[:, None, :]
-    return embedder.embed_emg(subject.split.tested.emg)
+    return _asked(fitted, subject.split.tested, subject.split, _speak)
+
+
+def _speak(fitted: Fitted, emg: Vectors) -> Vectors:
+    assert fitted.embedder is not None
+    return fitted.embedder.embed_emg(emg)
+
+
+def _describe(fitted: Fitted, emg: Vectors) -> Vectors:
+    assert fitted.features is not None
+    return fitted.features(emg)
+
+
+def _asked(fitted: Fitted, windows: Windows, split: Split, ask: Callable[[Fitted, Vectors], Vectors]) -> Vectors:
+    """What a method says of windows; one that moves to people is moved to each, by their own first repetitions."""
+    emg = np.asarray(windows.emg)
+    if fitted.adapt is None:
+        return ask(fitted, emg)
+    order, parts = [], []
+    for person in np.unique(windows.participant):
+        rows = np.flatnonzero(windows.participant == person)
+        view = unlabelled_view(split, windows.participants[person])
+        order.append(rows)
+        parts.append(ask(fitted.adapt(view), emg[rows]))
+    return np.concatenate(parts)[np.argsort(np.concatenate(order))]
+
+
+def unlabelled_view(split: Split, participant: str) -> Vectors:
+    """EMG of someone's first repetitions of seen gestures, as a calibration session records it, without its labels.
+
+    Raises:
+        DataError: There is none.
+    """
+    held_out = participant in split.run.held_out
+    source = split.calibration if held_out and split.calibration is not None else split.tested
+    mine = (source if held_out else split.probe).of_participants([participant]).of_gestures(split.seen)
+    early = mine.select(np.isin(mine.repetition, CALIBRATION_REPETITIONS))
+    if len(early) == 0 or early.emg is None:
+        raise DataError(f"{participant} has no first repetitions to adapt to", reason=Reason.TOO_LITTLE_DATA)
+    return early.emg
 
 
 def _probes(fitted: Fitted, subject: Subject) -> Iterator[Figure]:
     """Linear probes trained on other people's labels, and enrolment by the wearer's own first repetitions."""
     split, seen = subject.split, subject.seen
-    tested = _frozen(fitted, split.tested, split.tested_pose)
+    tested = _frozen(fitted, split.tested, split.tested_pose, split)
     sides: list[tuple[Protocol, Windows, int, int]] = [
         (Protocol.LP_SEEN, _labelled(split), 0, seen),
         (Protocol.LP_UNSEEN, split.probe.of_gestures(split.unseen), seen, len(subject.names)),
@@ -226,7 +264,7 @@ def _probes(fitted: Fitted, subject: Subject) -> Iterator[Figure]:
         names = subject.names[first:end]
         leakage.check_repetitions(train, split.tested)
         rows = np.flatnonzero((subject.truth >= first) & (subject.truth < end))
-        features = _frozen(fitted, train, split.gallery.of_gestures(names))
+        features = _frozen(fitted, train, split.gallery.of_gestures(names), split)
         labels = classes_of(train if not fitted.on_pose else split.gallery.of_gestures(names), names)
         labels = _labels(fitted, labels, split)
         found = evaluate.linear_probe((features, labels), tested[rows], classes=end - first)
@@ -248,12 +286,11 @@ def _labelled(split: Split) -> Windows:
     return train if split.calibration is None else concatenate([train, split.calibration])
 
 
-def _frozen(fitted: Fitted, windows: Windows, poses: Windows) -> Vectors:
+def _frozen(fitted: Fitted, windows: Windows, poses: Windows, split: Split) -> Vectors:
     """Features of EMG windows, or of poses where a ceiling is measured."""
-    source = poses.pose if fitted.on_pose else windows.emg
-    assert fitted.features is not None
-    assert source is not None
-    return fitted.features(source)
+    if fitted.on_pose:
+        return _describe(fitted, np.asarray(poses.pose))
+    return _asked(fitted, windows, split, _describe)
 
 
 def _enrolment(fitted: Fitted, subject: Subject, features: Vectors) -> Iterator[Figure]:

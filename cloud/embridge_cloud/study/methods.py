@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_cloud.learn.baseline import fit_ridge
+from embridge_cloud.learn.closed import fit_closed
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows, broken_pairs
 from embridge_cloud.learn.leakage import PoseRegime
@@ -145,7 +146,7 @@ def _answering(spec: MethodSpec, made: Embedder, split: Split) -> Fitted:
         return replace(fitted, classify=lambda emg: np.asarray(said.classify(emg)[:, order], np.float64))
     for_wearer = getattr(made, "for_wearer", None)
     if callable(for_wearer):
-        return replace(fitted, adapt=lambda emg: replace(_embedding(for_wearer(emg)), reference=made))
+        return replace(fitted, adapt=lambda emg: _embedding(for_wearer(emg)))
     return fitted
 
 
@@ -161,11 +162,31 @@ def _fit_regression(split: Split, shared: Shared, job: Job) -> Fitted:
 
 
 def _fit_shuffled_regression(split: Split, shared: Shared, job: Job) -> Fitted:
-    pairs = joined_train(split, split.run.seed)
+    pairs = _broken(joined_train(split, split.run.seed), split, job)
+    return replace(_embedding(fit_ridge(pairs, shared.config)), shuffled=True)
+
+
+def _fit_closed(split: Split, shared: Shared, job: Job) -> Fitted:
+    return _closed(split, split.train, shared)
+
+
+def _fit_shuffled_closed(split: Split, shared: Shared, job: Job) -> Fitted:
+    return replace(_closed(split, _broken(split.train, split, job), shared), shuffled=True)
+
+
+def _closed(split: Split, train: Windows, shared: Shared) -> Fitted:
+    """The closed-form head; of a new wearer it is given an unlabelled calibration, of a calibrated one labels too."""
+    head = fit_closed(train, shared.config, calibration=split.calibration, unseen=split.unseen)
+    fitted = _embedding(head)
+    return fitted if split.calibration is not None else replace(fitted, adapt=lambda e: _embedding(head.for_wearer(e)))
+
+
+def _broken(pairs: Windows, split: Split, job: Job) -> Windows:
+    """Pairs in which every gesture's EMG meets the poses of all gestures alike."""
     if pairs.pose is None:
         raise DataError("there are no pairs to break", reason=Reason.WRONG_SHAPE)
     order = broken_pairs(pairs.label, np.random.default_rng([split.run.seed, 9, job.draw]))
-    return replace(_embedding(fit_ridge(replace(pairs, pose=pairs.pose[order]), shared.config)), shuffled=True)
+    return replace(pairs, pose=pairs.pose[order])
 
 
 def _fit_posture_ceiling(split: Split, shared: Shared, job: Job) -> Fitted:
@@ -176,11 +197,20 @@ def _fit_posture_ceiling(split: Split, shared: Shared, job: Job) -> Fitted:
 
 _OWN: tuple[StudyMethod, ...] = (
     StudyMethod("regression", _fit_regression, "ridge to the mean posture", deep=False, per_wearer=True, ships=True),
+    StudyMethod(
+        "closed",
+        _fit_closed,
+        "both ways by ridge regression, compared in both",
+        deep=False,
+        per_wearer=True,
+        ships=True,
+    ),
+    StudyMethod("shuffled-closed", _fit_shuffled_closed, "closed on broken pairs", deep=False),
     StudyMethod("shuffled-regression", _fit_shuffled_regression, "regression on broken pairs", deep=False),
     StudyMethod("posture-ceiling", _fit_posture_ceiling, "the tested windows' own mean posture", deep=False),
 )
 
-CLOSED: tuple[str, ...] = ()
+CLOSED: tuple[str, ...] = ("closed",)
 """Closed-form heads beside the regression, the best first."""
 
 _SHIPS = frozenset({"embridge", "cpep", "regression-net"})

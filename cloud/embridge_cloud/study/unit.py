@@ -14,7 +14,7 @@ from embridge_cloud.learn.leakage import PoseRegime
 from embridge_cloud.study.evaluation import Fitted, evaluate_fitted
 from embridge_cloud.study.methods import Shared, StudyMethod, calibrates_alone
 from embridge_cloud.study.outcome import Figure, Job, Outcome
-from embridge_cloud.study.protocol import CALIBRATION_REPETITIONS, Regime, Run
+from embridge_cloud.study.protocol import Regime, Run
 from embridge_cloud.study.splits import Split, make_split
 from embridge_shared.errors import EmbridgeError
 
@@ -64,7 +64,7 @@ def do_job(windows: Windows, run: Run, job: Job, method: StudyMethod, shared: Sh
         made = []
         for part in parts:
             fitted = method.fit(part, shared, job)
-            made += _figures(fitted, part)
+            made.append(evaluate_fitted(fitted, part))
         figures = merged(made)
     except EmbridgeError as failure:
         error = f"{type(failure).__name__}: {failure}"
@@ -82,19 +82,6 @@ def do_job(windows: Windows, run: Run, job: Job, method: StudyMethod, shared: Sh
         error=error,
     )
     return Done(outcome, None if error else fitted, None if error else split)
-
-
-def _figures(fitted: Fitted, split: Split) -> list[tuple[Figure, ...]]:
-    """Figures of a fit; of one that moves to each wearer, wearer by wearer."""
-    if fitted.adapt is None:
-        return [evaluate_fitted(fitted, split)]
-    found = []
-    for part in narrowed(split):
-        early = part.tested.of_gestures(split.seen) if part.calibration is None else part.calibration
-        early = early.select(np.isin(early.repetition, CALIBRATION_REPETITIONS))
-        if early.emg is not None:
-            found.append(evaluate_fitted(fitted.adapt(early.emg), part))
-    return found
 
 
 def narrowed(split: Split) -> tuple[Split, ...]:
