@@ -19,7 +19,7 @@ from embridge_cloud.study.report_blocks import (
     fixed,
     spread,
 )
-from embridge_cloud.study.report_data import Study
+from embridge_cloud.study.report_data import Study, deviation
 from embridge_cloud.study.rows import Row
 
 
@@ -32,7 +32,9 @@ def bars(study: Study) -> Section:
         measured = DASH if row is None else fixed(_distance(row) if bar.family == "shuffled" else row.balanced_accuracy)
         if verdict.startswith("missed"):
             missed.append(bar.quantity)
-        number = Number(measured, "" if row is None else spread(row.sd, row.ci95 if bar.family != "shuffled" else None))
+        number = Number(
+            measured, "" if row is None else spread(deviation(row), row.ci95 if bar.family != "shuffled" else None)
+        )
         limits = (fixed(bar.must, 2), fixed(bar.stretch, 2))
         body.append((bar.quantity, verdict, number, *limits, DASH if row is None else row.method))
     head = ("quantity", "verdict", "measured", "must", "stretch", "method")

@@ -119,6 +119,11 @@ class Study:
         return min(having, key=lambda a: (rank.get(a.method, len(rank)), a.unit), default=None)
 
 
+def deviation(row: Row) -> float | None:
+    """Deviation over runs; one run has none."""
+    return row.sd if row.runs > 1 else None
+
+
 def turned(d: Difference) -> Difference:
     """The same difference, the other method first; a run in which both are level counts for the second."""
     return msgspec.structs.replace(d, a=d.b, b=d.a, mean=-d.mean, wins=d.runs - d.wins)

@@ -21,7 +21,7 @@ from embridge_cloud.study.report_blocks import (
     signed,
     spread,
 )
-from embridge_cloud.study.report_data import NEW, STRICT, Study
+from embridge_cloud.study.report_data import NEW, STRICT, Study, deviation
 from embridge_cloud.study.rows import Row
 
 COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -202,8 +202,7 @@ def _table(rows: Sequence[Row], protocols: Sequence[str], caption: str) -> Table
 def _number(row: Row | None, top: float | None) -> Number:
     if row is None:
         return Number(DASH)
-    sd = row.sd if row.runs > 1 else None
-    return Number(fixed(row.balanced_accuracy), spread(sd, row.ci95), strong=row.balanced_accuracy == top)
+    return Number(fixed(row.balanced_accuracy), spread(deviation(row), row.ci95), strong=row.balanced_accuracy == top)
 
 
 def differences(study: Study) -> Section:
@@ -253,7 +252,7 @@ def controls(study: Study) -> Section:
     for row in study.rows():
         name = f"{row.method}, {row.protocol}"
         if row.method in CONTROLS and row.protocol in JUDGED and name not in known:
-            value = Number(fixed(row.balanced_accuracy), spread(row.sd, row.ci95))
+            value = Number(fixed(row.balanced_accuracy), spread(deviation(row), row.ci95))
             off = abs(row.balanced_accuracy - row.chance) > AT_CHANCE
             body.append((name, _mark(not off), value, Number(fixed(row.chance)), "pairs broken"))
     for c in told:
