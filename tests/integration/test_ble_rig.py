@@ -530,6 +530,23 @@ async def test_the_command_serves_bands_cuts_their_links_and_sums_up():
 
 
 @pytest.mark.radio
+async def test_the_command_serves_a_band_on_a_given_controller(world):
+    port = await world.radio.serve()
+    command = [*SIMULATE, "myo", "--controller", f"tcp-client:127.0.0.1:{port}", "--name", "On a dongle", "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    (told,) = json.loads(await process.stdout.readline())["bands"]
+    client = world.adapter.make_client(told["address"])
+    await client.connect()
+    firmware = myo.decode_firmware(bytes(await client.read_gatt_char(myo.FIRMWARE)))
+    assert (firmware.major, told["name"]) == (1, "On a dongle")
+    await client.disconnect()
+    process.terminate()
+    await process.communicate()
+    assert process.returncode == 0
+
+
+@pytest.mark.radio
 def test_the_same_tests_run_on_other_controllers(request):
     """Two bare controllers of another process stand for two dongles."""
     if request.config.getoption("--ble-adapter"):
