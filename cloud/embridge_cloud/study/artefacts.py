@@ -135,13 +135,7 @@ def map_of(
         labels.append(label[rows])
     if vectors[0].shape[1:] != vectors[1].shape[1:] or sum(map(len, vectors)) < 3:
         raise DataError(f"EMG {vectors[0].shape} and poses {vectors[1].shape} make no map", reason=Reason.WRONG_SHAPE)
-    both = np.concatenate(vectors)
-    centred = both - both.mean(axis=0)
-    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    plane = np.zeros((len(both), 2))
-    plane[:, : min(2, len(axes))] = centred @ axes[:2].T
-    share = np.zeros(2)
-    share[: min(2, len(sizes))] = (sizes[:2] ** 2) / max(float((sizes**2).sum()), 1e-12)
+    plane, share = _main_plane(np.concatenate(vectors))
     return EmbeddingMap(
         stage=stage,
         explained=(round(float(share[0]), 4), round(float(share[1]), 4)),
@@ -151,6 +145,16 @@ def map_of(
         pose=(False,) * len(vectors[0]) + (True,) * len(vectors[1]),
         gestures=tuple(gestures),
     )
+
+
+def _main_plane(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates on the two main axes (N, 2), and their shares of the variance (2,)."""
+    centred = vectors - vectors.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    plane, share = np.zeros((len(vectors), 2)), np.zeros(2)
+    plane[:, : min(2, len(axes))] = centred @ axes[:2].T
+    share[: min(2, len(sizes))] = (sizes[:2] ** 2) / max(float((sizes**2).sum()), 1e-12)
+    return plane, share
 
 
 def curves_of(history: Mapping[str, Sequence[float]]) -> tuple[Curve, ...]:

@@ -34,7 +34,8 @@ figure{margin:1rem 0;min-width:0}figure.wide{grid-column:1/-1}figcaption{font-si
 svg{display:block;width:100%;height:auto}
 pre{overflow-x:auto;padding:.8rem;border:1px solid var(--line);border-radius:.4rem;font-size:.85rem}
 code{font-family:ui-monospace,Consolas,monospace;font-size:.92em}
-@media(max-width:40rem){th,td{padding:.35rem .5rem}td.w{min-width:6.5rem}td.w:last-child{min-width:15rem}tbody th{min-width:6.5rem;max-width:9rem}
+@media(max-width:40rem){th,td{padding:.35rem .5rem}td.w{min-width:6.5rem}td.w:last-child{min-width:15rem}
+tbody th{min-width:6.5rem;max-width:9rem}
 table{font-size:.86rem}}
 footer{height:3rem}@media print{nav,.skip{display:none}.scroll{overflow:visible}}
 """
