@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from embridge_cloud.learn import leakage
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.leakage import PoseRegime
-from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses, embed_summary
 from embridge_cloud.learn.loop import History
+from embridge_cloud.learn.model import Bridge, embed_emg, embed_poses, embed_summary
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
