@@ -282,21 +282,21 @@ def test_methods_survive_a_checkpoint(name: str, seen: Windows, first: Pretraine
 
 @pytest.mark.learning
 def test_unseen_gestures_are_decoded_and_broken_pairs_are_not() -> None:
-    world = paired(windows=1024, people=16, gestures=8).of_gestures(SEEN)
+    # a control of two gestures strays far from chance by luck; eight of them do not
+    known, new = (tuple(f"g{i}" for i in r) for r in (range(12), range(12, 20)))
+    world = paired(windows=1280, people=16, gestures=20).of_gestures(known)
     config = quick(channels=6)
     config = change(config, threads=1, encoder=change(config.encoder, width=32))
-    strangers = paired(windows=768, people=24, first_person=40).without_pose()
-    gallery = paired(windows=768, people=24, first_person=80).without_emg()
+    strangers = paired(windows=960, people=24, first_person=40, gestures=20).without_pose()
+    gallery = paired(windows=960, people=24, first_person=80, gestures=20).without_emg()
     first = pretrain_encoders(world, config, seed=0)
 
-    def balanced(name: str, seed: int, gestures: tuple[str, ...]) -> tuple[float, float]:
-        found = fit_method(name, world, seed=seed, config=config, pretrained=first, unseen=UNSEEN)
-        score = evaluate_zero_shot(found, strangers.of_gestures(gestures), gallery.of_gestures(gestures)).knn
-        return score.balanced_accuracy, score.chance
+    def decoded(name: str, seed: int) -> list[float]:
+        found = fit_method(name, world, seed=seed, config=config, pretrained=first, unseen=new)
+        parts = [(strangers.of_gestures(g), gallery.of_gestures(g)) for g in (known, new)]
+        return [evaluate_zero_shot(found, *part).knn.balanced_accuracy for part in parts]
 
-    for name in ("embridge", "cpep", "qformer", "regression-net"):
-        found, chance = balanced(name, 0, UNSEEN)
-        assert found >= 1.5 * chance, name
-    for gestures in (SEEN, UNSEEN):
-        drawn = [balanced("shuffled-pairs", seed, gestures) for seed in range(4)]
-        assert np.mean([b for b, _ in drawn]) == pytest.approx(drawn[0][1], abs=0.03)
+    for name in ("embridge", "cpep", "regression-net"):
+        assert min(np.array(decoded(name, 0)) * (12, 8)) >= 1.5, name
+    control = np.mean([decoded("shuffled-pairs", seed) for seed in range(4)], axis=0)
+    assert control == pytest.approx([1 / 12, 1 / 8], abs=0.03)
