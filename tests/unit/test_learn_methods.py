@@ -16,7 +16,7 @@ from embridge_cloud.learn.methods import METHODS, SWITCHES, fit_method, method, 
 from embridge_cloud.learn.pipeline import pretrain_encoders
 from embridge_cloud.learn.presets import envelope, preset, quick
 from embridge_cloud.learn.pretrain import Pretrained
-from embridge_cloud.learn.supervised import EmbeddingSpace, PostureSpace
+from embridge_cloud.learn.spaces import EmbeddingSpace, PostureSpace
 from embridge_cloud.learn.trained import Trained
 from embridge_cloud.learn.wearer import Moments, adapt, borrow_poses, moments, with_calibration
 from embridge_cloud.learn.zeroshot import evaluate_zero_shot

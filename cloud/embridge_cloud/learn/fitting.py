@@ -22,7 +22,8 @@ from embridge_cloud.learn.optim import ProgressCallback, ignore_progress, reprod
 from embridge_cloud.learn.pipeline import pretrain_encoders
 from embridge_cloud.learn.pipeline import train as train_bridge
 from embridge_cloud.learn.pretrain import Pretrained, emg_statistics, new_encoder
-from embridge_cloud.learn.supervised import EmbeddingSpace, Outspoken, PoseSpace, PostureSpace, SummaryNet
+from embridge_cloud.learn.spaces import EmbeddingSpace, PoseSpace, PostureSpace
+from embridge_cloud.learn.supervised import Outspoken, SummaryNet
 from embridge_cloud.learn.trained import Lineage
 from embridge_cloud.learn.wearer import Moments, adapt, moments, with_calibration
 from embridge_cloud.learn.zeroshot import Embedder

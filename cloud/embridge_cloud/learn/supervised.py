@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,89 +20,11 @@ from embridge_cloud.learn.feed import Batch, PassSampler, rows_of
 from embridge_cloud.learn.linear import LinearPath
 from embridge_cloud.learn.loop import Figures, History, Learning, LossFunction, Run, Stage, train_stage
 from embridge_cloud.learn.model import NEAR, in_batches
-from embridge_cloud.learn.pretrain import pose_statistics
+from embridge_cloud.learn.spaces import PoseSpace, unit
 from embridge_cloud.learn.trained import Lineage
 from embridge_shared.errors import DataError, Reason
 
 Array = NDArray[np.float32]
-LEAST_DEVIATION = 1e-3
-
-
-class PoseSpace(Protocol):
-    """Where poses and what a network says of them are compared."""
-
-    def vectors(self, pose: Array | None) -> Array:
-        """Poses (N, Tp, J) to unit vectors (N, d)."""
-        ...
-
-    def statistics(self) -> dict[str, Array]:
-        """What was computed on the train split."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PostureSpace:
-    """The window's mean posture, standardised over the train split.
-
-    Attributes:
-        mean: Of each joint's mean posture, (J,), rad.
-        sd: Its deviation, (J,), rad.
-    """
-
-    mean: Array
-    sd: Array
-
-    @classmethod
-    def of(cls, pose: Array) -> PostureSpace:
-        """The space of training poses (N, Tp, J)."""
-        means = pose.mean(axis=1, dtype=np.float64)
-        within = pose_statistics(pose)[1] / 10
-        sd = np.maximum(np.maximum(means.std(axis=0), within), LEAST_DEVIATION)
-        return cls(means.mean(axis=0).astype(np.float32), sd.astype(np.float32))
-
-    def standardised(self, pose: Array | None) -> Array:
-        """Poses (N, Tp, J) to standardised mean postures (N, J)."""
-        if pose is None:
-            raise DataError("there is no pose to embed", reason=Reason.WRONG_SHAPE)
-        return np.asarray((pose.mean(axis=1) - self.mean) / self.sd, np.float32)
-
-    def vectors(self, pose: Array | None) -> Array:
-        """Poses (N, Tp, J) to unit vectors (N, J)."""
-        return unit(self.standardised(pose))
-
-    def statistics(self) -> dict[str, Array]:
-        """What was computed on the train split."""
-        return {"posture.mean": self.mean, "posture.sd": self.sd}
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingSpace:
-    """The summary of a frozen pose encoder, centred on the train split.
-
-    Attributes:
-        encoder: In evaluation mode, on the CPU.
-        center: (d,).
-    """
-
-    encoder: Encoder
-    center: Array
-
-    @classmethod
-    def of(cls, encoder: Encoder, pose: Array) -> EmbeddingSpace:
-        """The space of a pre-trained encoder and training poses (N, Tp, J)."""
-        encoder = encoder.cpu().eval().requires_grad_(False)
-        return cls(encoder, _summaries(encoder, pose).mean(axis=0))
-
-    def vectors(self, pose: Array | None) -> Array:
-        """Poses (N, Tp, J) to unit vectors (N, d)."""
-        if pose is None:
-            raise DataError("there is no pose to embed", reason=Reason.WRONG_SHAPE)
-        return unit(_summaries(self.encoder, pose) - self.center)
-
-    def statistics(self) -> dict[str, Array]:
-        """What was computed on the train split."""
-        encoder = self.encoder
-        return {"pose.offset": encoder.offset.numpy(), "pose.scale": encoder.scale.numpy(), "center": self.center}
 
 
 class SummaryNet(nn.Module):
@@ -304,11 +226,6 @@ def train_net(
     return history
 
 
-def unit(x: NDArray[np.floating]) -> Array:
-    """Rows scaled to unit length."""
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12), np.float32)
-
-
 @torch.no_grad()
 def frozen_features(encoder: Encoder, emg: Array | None, config: LearnConfig) -> Array:
     """EMG windows (N, T, C) to an encoder's summary beside the mean of its tokens, (N, 2 d)."""
@@ -333,9 +250,3 @@ def _run(of: Callable[[Tensor], Tensor], emg: Array | None, config: LearnConfig)
         )
     parts = [of(torch.from_numpy(np.ascontiguousarray(part))).numpy() for part in in_batches(emg)]
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-
-
-@torch.no_grad()
-def _summaries(encoder: Encoder, windows: Array) -> Array:
-    """Summaries of windows (N, T, C), (N, d)."""
-    return np.concatenate([encoder(torch.from_numpy(part))[:, 0].numpy() for part in in_batches(windows)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from embridge_cloud.learn.model import Bridge, embed_poses
-from embridge_cloud.learn.supervised import EmbeddingSpace, frozen_features
+from embridge_cloud.learn.spaces import EmbeddingSpace
+from embridge_cloud.learn.supervised import frozen_features
 from embridge_cloud.learn.trained import Trained
 from embridge_cloud.study.artefacts import (
     Artefacts,
