@@ -103,11 +103,11 @@ def _bars(asked: object) -> Iterator[tuple[Callable[[Told], None], Callable[[str
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from embridge_cloud.study.benchmark import Asked, plan_benchmark
-    from embridge_cloud.study.runner import pending
+    from embridge_cloud.study.runner import basis_of, pending
 
     assert isinstance(asked, Asked)
     study = plan_benchmark(asked).study
-    left = sum(len(u.jobs) for u in pending(study, study.source.fingerprint()))
+    left = sum(len(u.jobs) for u in pending(study, basis_of(study)))
     total = sum(len(u.jobs) for u in study.units)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:

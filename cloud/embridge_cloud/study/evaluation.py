@@ -36,7 +36,8 @@ class Fitted:
         features: EMG, float32 (N, T, C), to frozen features (N, f) for probes; None leaves the probes out.
         classify: EMG, float32 (N, T, C), to a score for each seen gesture, in the order of the split; None without.
         on_pose: It reads the pose of the tested windows in place of their EMG: a ceiling.
-        shuffled: A control: probes and enrolment learn from broken labels, as the method did from broken pairs.
+        broken: Number of the draw of a control: probes and enrolment learn from broken labels, as it did from broken
+            pairs. None for a method.
         adapt: Unlabelled EMG of someone's seen gestures to the method moved to that person; None where it stays.
         history: Loss curves.
     """
@@ -45,7 +46,7 @@ class Fitted:
     features: Callable[[Vectors], Vectors] | None = None
     classify: Callable[[Vectors], Scores] | None = None
     on_pose: bool = False
-    shuffled: bool = False
+    broken: int | None = None
     adapt: Callable[[Vectors], Fitted] | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
 
@@ -275,9 +276,10 @@ def _probes(fitted: Fitted, subject: Subject) -> Iterator[Figure]:
 
 def _labels(fitted: Fitted, labels: Labels, split: Split) -> Labels:
     """Labels to learn from: as they are, or broken for a control."""
-    if not fitted.shuffled:
+    if fitted.broken is None:
         return labels
-    return labels[broken_pairs(labels, np.random.default_rng([split.run.seed, 10]))]
+    rng = np.random.default_rng([split.run.seed, split.run.rotation, 10, fitted.broken])
+    return labels[broken_pairs(labels, rng)]
 
 
 def _labelled(split: Split) -> Windows:

@@ -128,14 +128,14 @@ def _deep(spec: MethodSpec) -> Fit:
             poses=split.unseen_poses if spec.pose_enrolled else None,
             progress=shared.progress,
         )
-        return _answering(spec, made, split)
+        return _answering(spec, made, split, job)
 
     return fit
 
 
-def _answering(spec: MethodSpec, made: Embedder, split: Split) -> Fitted:
+def _answering(spec: MethodSpec, made: Embedder, split: Split, job: Job) -> Fitted:
     """What a deep method can answer."""
-    fitted = replace(_embedding(made), shuffled=spec.control)
+    fitted = replace(_embedding(made), broken=job.draw if spec.control else None)
     if spec.leaky:
         return replace(fitted, on_pose=True)
     if not spec.zero_shot:
@@ -163,7 +163,7 @@ def _fit_regression(split: Split, shared: Shared, job: Job) -> Fitted:
 
 def _fit_shuffled_regression(split: Split, shared: Shared, job: Job) -> Fitted:
     pairs = _broken(joined_train(split, split.run.seed), split, job)
-    return replace(_embedding(fit_ridge(pairs, shared.config)), shuffled=True)
+    return replace(_embedding(fit_ridge(pairs, shared.config)), broken=job.draw)
 
 
 def _fit_closed(split: Split, shared: Shared, job: Job) -> Fitted:
@@ -171,7 +171,7 @@ def _fit_closed(split: Split, shared: Shared, job: Job) -> Fitted:
 
 
 def _fit_shuffled_closed(split: Split, shared: Shared, job: Job) -> Fitted:
-    return replace(_closed(split, _broken(split.train, split, job), shared), shuffled=True)
+    return replace(_closed(split, _broken(split.train, split, job), shared), broken=job.draw)
 
 
 def _closed(split: Split, train: Windows, shared: Shared) -> Fitted:
@@ -185,7 +185,7 @@ def _broken(pairs: Windows, split: Split, job: Job) -> Windows:
     """Pairs in which every gesture's EMG meets the poses of all gestures alike."""
     if pairs.pose is None:
         raise DataError("there are no pairs to break", reason=Reason.WRONG_SHAPE)
-    order = broken_pairs(pairs.label, np.random.default_rng([split.run.seed, 9, job.draw]))
+    order = broken_pairs(pairs.label, np.random.default_rng([split.run.seed, split.run.rotation, 9, job.draw]))
     return replace(pairs, pose=pairs.pose[order])
 
 

@@ -85,33 +85,38 @@ def ignore(told: Told) -> None:
     """Take no notice."""
 
 
-def digest(study: Study, fingerprint: str, run: Run, job: Job) -> str:
-    """Of everything that decides a job's figures."""
-    return digest_of(FIGURES, fingerprint, study.config, run, job)
+def basis_of(study: Study) -> str:
+    """Digest of what decides the figures of every job: data, configuration, and how figures are made."""
+    return digest_of(FIGURES, study.source.fingerprint(), study.config)
 
 
-def pending(study: Study, fingerprint: str) -> tuple[Unit, ...]:
+def digest(basis: str, run: Run, job: Job) -> str:
+    """Digest of everything that decides a job's figures."""
+    return digest_of(basis, run, job)
+
+
+def pending(study: Study, basis: str) -> tuple[Unit, ...]:
     """Units with the jobs that are not done yet; failed ones are tried again."""
     left = []
     for unit in study.units:
-        jobs = tuple(j for j in unit.jobs if not _finished(study, fingerprint, unit.run, j))
+        jobs = tuple(j for j in unit.jobs if not _finished(study, basis, unit.run, j))
         if jobs:
             left.append(Unit(unit.run, jobs))
     return tuple(left)
 
 
-def _finished(study: Study, fingerprint: str, run: Run, job: Job) -> bool:
+def _finished(study: Study, basis: str, run: Run, job: Job) -> bool:
     found = read_outcome(path_of(study.folder, run, job))
-    return found is not None and not found.error and found.digest == digest(study, fingerprint, run, job)
+    return found is not None and not found.error and found.digest == digest(basis, run, job)
 
 
-def collect(study: Study, fingerprint: str) -> list[Outcome]:
+def collect(study: Study, basis: str) -> list[Outcome]:
     """Outcomes of the study's jobs, in the order of its units; those of other studies in the folder stay out."""
     found = []
     for unit in study.units:
         for job in unit.jobs:
             outcome = read_outcome(path_of(study.folder, unit.run, job))
-            if outcome is not None and outcome.digest == digest(study, fingerprint, unit.run, job):
+            if outcome is not None and outcome.digest == digest(basis, unit.run, job):
                 found.append(outcome)
     return found
 
@@ -126,17 +131,17 @@ def run_study(study: Study, *, tell: Tell = ignore) -> list[Outcome]:
     Returns:
         Outcomes of all jobs, those of earlier calls among them.
     """
-    fingerprint = study.source.fingerprint()
-    left = pending(study, fingerprint)
+    basis = basis_of(study)
+    left = pending(study, basis)
     if study.jobs == 0:
         for unit in left:
-            do_unit(study, fingerprint, unit, tell)
+            do_unit(study, basis, unit, tell)
     else:
-        _in_processes(study, fingerprint, left, tell)
-    return collect(study, fingerprint)
+        _in_processes(study, basis, left, tell)
+    return collect(study, basis)
 
 
-def do_unit(study: Study, fingerprint: str, unit: Unit, tell: Tell) -> None:
+def do_unit(study: Study, basis: str, unit: Unit, tell: Tell) -> None:
     """Cut the windows of a unit and do its jobs one after the other."""
     from embridge_cloud.learn.optim import Progress
     from embridge_cloud.study.artefacts import write_artefacts
@@ -155,9 +160,7 @@ def do_unit(study: Study, fingerprint: str, unit: Unit, tell: Tell) -> None:
     for job in unit.jobs:
         current = job.name
         tell(Told(name, current))
-        done = do_job(
-            windows, unit.run, job, method(job.method), shared, digest=digest(study, fingerprint, unit.run, job)
-        )
+        done = do_job(windows, unit.run, job, method(job.method), shared, digest=digest(basis, unit.run, job))
         write_outcome(study.folder, done.outcome)
         if done.fitted is not None and done.split is not None and _is_drawn(study, unit, job):
             write_artefacts(study.folder, artefacts_of(done.outcome, done.fitted, done.split, shared))
@@ -170,24 +173,25 @@ def _is_drawn(study: Study, unit: Unit, job: Job) -> bool:
     return unit.run == first and job == Job(method=job.method) and job.method in study.drawn
 
 
-def _in_processes(study: Study, fingerprint: str, units: Sequence[Unit], tell: Tell) -> None:
+def _in_processes(study: Study, basis: str, units: Sequence[Unit], tell: Tell) -> None:
     """Several units at a time, each in a process of its own; one that dies fails its jobs alone."""
     context = multiprocessing.get_context("spawn")
     queue: Any = context.Queue()
-    waiting = list(units)
+    # the longest first, so that none is left to one process at the end
+    waiting = sorted(units, key=lambda u: -len(u.jobs))
     running: list[tuple[SpawnProcess, Unit]] = []
     try:
         while waiting or running:
             while waiting and len(running) < study.jobs:
                 unit = waiting.pop(0)
-                running.append((_started(context, (study, fingerprint, unit, queue)), unit))
+                running.append((_started(context, (study, basis, unit, queue)), unit))
             for told in _drained(queue):
                 tell(told)
             for process, unit in [r for r in running if not r[0].is_alive()]:
                 process.join()
                 running.remove((process, unit))
                 if process.exitcode != 0:
-                    _give_up(study, fingerprint, unit, process.exitcode, tell)
+                    _give_up(study, basis, unit, process.exitcode, tell)
         for told in _drained(queue):
             tell(told)
     finally:
@@ -230,7 +234,7 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _child(study: Study, fingerprint: str, unit: Unit, queue: Any) -> None:
+def _child(study: Study, basis: str, unit: Unit, queue: Any) -> None:
     """A unit in a process of its own, which ends when its parent does."""
     import torch
 
@@ -247,16 +251,16 @@ def _child(study: Study, fingerprint: str, unit: Unit, queue: Any) -> None:
             last = now
             queue.put(told)
 
-    do_unit(study, fingerprint, unit, tell)
+    do_unit(study, basis, unit, tell)
 
 
-def _give_up(study: Study, fingerprint: str, unit: Unit, code: int | None, tell: Tell) -> None:
+def _give_up(study: Study, basis: str, unit: Unit, code: int | None, tell: Tell) -> None:
     """Jobs a dead process left undone have failed."""
     error = f"its process ended with code {code}"
     logger.error("%s: %s", unit.run.name, error)
     for job in unit.jobs:
-        if not _finished(study, fingerprint, unit.run, job):
-            mine = digest(study, fingerprint, unit.run, job)
+        if not _finished(study, basis, unit.run, job):
+            mine = digest(basis, unit.run, job)
             known = read_outcome(path_of(study.folder, unit.run, job))
             if known is None or known.digest != mine or not known.error:
                 write_outcome(study.folder, Outcome(job=job, run=unit.run, digest=mine, error=error))

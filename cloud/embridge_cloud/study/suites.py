@@ -11,7 +11,7 @@ from embridge_cloud.study.protocol import SHARES, Regime, Run
 
 SuiteName = Literal["quick", "full"]
 SHUFFLES = 3
-CLOSED_SHUFFLES = 10
+CLOSED_SHUFFLES = 5
 HALF = 2
 """Ablations meet every second group of participants."""
 
@@ -59,7 +59,7 @@ def quick_jobs(closed: Sequence[str]) -> tuple[Job, ...]:
     cheap = ("regression", *closed[:1])
     return (
         *(Job(method=m) for m in _unique((*QUICK, *cheap))),
-        *(Job(method="shuffled-regression", draw=d) for d in range(CLOSED_SHUFFLES)),
+        *_shuffled(cheap),
         *(Job(method=m, regime=_CALIBRATED) for m in (*cheap, "embridge")),
     )
 
@@ -73,8 +73,8 @@ def full_jobs(closed: Sequence[str]) -> tuple[Job, ...]:
     cheap = ("regression", *closed)
     return (
         *(Job(method=m) for m in _unique((*cheap, "posture-ceiling", *PAPER))),
-        *(Job(method="shuffled-pairs", draw=d) for d in range(1)),
-        *(Job(method="shuffled-regression", draw=d) for d in range(CLOSED_SHUFFLES)),
+        Job(method="shuffled-pairs"),
+        *_shuffled(cheap[:2]),
         *(Job(method=m, regime=_CALIBRATED) for m in _unique((*cheap, *CALIBRATING))),
         *(Job(method=m, share=s) for m in cheap for s in SHARES if s < 1),
     )
@@ -128,6 +128,11 @@ def units_of(
             )
         made.append(Unit(run, jobs))
     return tuple(made)
+
+
+def _shuffled(heads: Iterable[str]) -> tuple[Job, ...]:
+    """Controls of closed forms, drawn several times because they cost next to nothing."""
+    return tuple(Job(method=f"shuffled-{m}", draw=d) for m in heads for d in range(CLOSED_SHUFFLES))
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def do_job(windows: Windows, run: Run, job: Job, method: StudyMethod, shared: Sh
     except EmbridgeError as failure:
         error = f"{type(failure).__name__}: {failure}"
         logger.warning("%s, %s: %s", run.name, job.name, error)
-    except (ArithmeticError, MemoryError, RuntimeError, ValueError) as failure:
+    except Exception as failure:  # one broken method must not cost the others their runs
         error = f"{type(failure).__name__}: {failure}"
         logger.exception("%s, %s", run.name, job.name)
     outcome = Outcome(
