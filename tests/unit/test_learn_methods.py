@@ -11,12 +11,14 @@ from embridge_cloud.learn import checkpoint, evaluate, leakage
 from embridge_cloud.learn.config import LearnConfig, WearerConfig
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.learn.ensemble import blend
-from embridge_cloud.learn.fitting import Adaptable, Outspoken, first_stage_of
+from embridge_cloud.learn.fitting import first_stage_of
 from embridge_cloud.learn.methods import METHODS, SWITCHES, fit_method, method, pose_as_emg
 from embridge_cloud.learn.pipeline import pretrain_encoders
 from embridge_cloud.learn.presets import envelope, preset, quick
 from embridge_cloud.learn.pretrain import Pretrained
 from embridge_cloud.learn.spaces import EmbeddingSpace, PostureSpace
+from embridge_cloud.learn.speakers import Adaptable
+from embridge_cloud.learn.supervised import Outspoken
 from embridge_cloud.learn.trained import Trained
 from embridge_cloud.learn.wearer import Moments, adapt, borrow_poses, moments, with_calibration
 from embridge_cloud.learn.zeroshot import evaluate_zero_shot

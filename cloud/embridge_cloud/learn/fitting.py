@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,7 +15,6 @@ from embridge_cloud.learn import leakage
 from embridge_cloud.learn import supervised as nets
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows
-from embridge_cloud.learn.encoders import Encoder
 from embridge_cloud.learn.ensemble import blend
 from embridge_cloud.learn.loop import Run
 from embridge_cloud.learn.optim import ProgressCallback, ignore_progress, reproducible, resolve_device
@@ -23,23 +22,16 @@ from embridge_cloud.learn.pipeline import pretrain_encoders
 from embridge_cloud.learn.pipeline import train as train_bridge
 from embridge_cloud.learn.pretrain import Pretrained, emg_statistics, new_encoder
 from embridge_cloud.learn.spaces import EmbeddingSpace, PoseSpace, PostureSpace
+from embridge_cloud.learn.speakers import Adaptable, Frozen, PoseCeiling, Speaker, paired_pose
 from embridge_cloud.learn.supervised import Outspoken, SummaryNet
 from embridge_cloud.learn.trained import Lineage
-from embridge_cloud.learn.wearer import Moments, adapt, moments, with_calibration
+from embridge_cloud.learn.wearer import moments, with_calibration
 from embridge_cloud.learn.zeroshot import Embedder
-from embridge_shared.errors import ConfigError, DataError, LeakageError, OperatorError, Reason
+from embridge_shared.errors import ConfigError, OperatorError
 
 Array = NDArray[np.float32]
 Change = Callable[[LearnConfig], LearnConfig]
 S = TypeVar("S", bound=msgspec.Struct)
-
-
-class Speaker(Embedder, Protocol):
-    """An embedder that also gives frozen features."""
-
-    def features(self, emg: Array | None) -> Array:
-        """EMG, float32 (N, T, C), to features for a linear probe, (N, f)."""
-        ...
 
 
 def changed(config: S, **values: object) -> S:
@@ -141,7 +133,7 @@ def supervised(task: Task) -> Outspoken:
     """A classifier of the seen gestures on the pre-trained EMG encoder."""
     given, windows = task.first_stage(), task.pairs()
     windows = windows.select(windows.label >= 0)
-    pose = _pose(task.train)
+    pose = paired_pose(task.train)
     present = np.unique(windows.label)
     gestures = tuple(windows.gestures[i] for i in present)
     label = np.searchsorted(present, windows.label).astype(np.int64)
@@ -155,7 +147,7 @@ def supervised(task: Task) -> Outspoken:
 def regression(task: Task) -> Outspoken:
     """A network that says the pose itself."""
     given, windows = task.first_stage(), task.pairs()
-    pose = _pose(task.train)
+    pose = paired_pose(task.train)
     target: Array
     space: PoseSpace
     if task.config.regression.target == "posture":
@@ -175,142 +167,17 @@ def both(task: Task) -> Speaker:
     return blend([aligned(task), regression(replace(task, pretrained=task.first_stage()))])
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    """The EMG encoder of the first stage: features for a probe, and nothing that a pose could be compared with.
-
-    Attributes:
-        encoder: In evaluation mode, on the CPU.
-        config: The run.
-        lineage: What it was trained on.
-    """
-
-    encoder: Encoder
-    config: LearnConfig
-    lineage: Lineage
-
-    def features(self, emg: Array | None) -> Array:
-        """EMG, float32 (N, T, C), to the summary beside the mean of the tokens, (N, 2 d)."""
-        return nets.frozen_features(self.encoder, emg, self.config)
-
-    def embed_emg(self, emg: Array | None) -> Array:
-        """There is nothing to compare.
-
-        Raises:
-            DataError: Always.
-        """
-        raise DataError("an encoder of the first stage speaks no pose", hint="Probe its features.")
-
-    def embed_pose(self, pose: Array | None) -> Array:
-        """As `embed_emg`.
-
-        Raises:
-            DataError: Always.
-        """
-        raise DataError("an encoder of the first stage speaks no pose", hint="Probe its features.")
-
-    def statistics(self) -> dict[str, Array]:
-        """Everything computed on the train split."""
-        return {"emg.offset": self.encoder.offset.numpy(), "emg.scale": self.encoder.scale.numpy()}
-
-
 def frozen_encoder(task: Task) -> Frozen:
     """The first stage alone."""
     made = Frozen(task.first_stage().copies()[0], task.config, _lineage(task, task.train))
     return replace(made, lineage=_sealed(made))
 
 
-@dataclass(frozen=True, slots=True)
-class PoseCeiling:
-    """Queries that are poses: what decoding could reach if EMG told all that pose tells. Leaky by design.
-
-    Attributes:
-        space: Of the poses.
-        config: The run.
-        lineage: What the pose encoder was trained on.
-    """
-
-    space: PoseSpace
-    config: LearnConfig
-    lineage: Lineage
-
-    def embed_emg(self, emg: Array | None) -> Array:
-        """The tested wearer's own poses (N, Tp, J), see `pose_as_emg`, to one unit query each, (N, 1, d)."""
-        return self.space.vectors(emg)[:, None, :]
-
-    def embed_pose(self, pose: Array | None) -> Array:
-        """Poses (N, Tp, J) to unit vectors (N, d)."""
-        return self.space.vectors(pose)
-
-    def features(self, emg: Array | None) -> Array:
-        """Of the tested wearer's own poses, (N, d)."""
-        return self.space.vectors(emg)
-
-    def statistics(self) -> dict[str, Array]:
-        """Everything computed on the train split."""
-        return self.space.statistics()
-
-
 def pose_ceiling(task: Task) -> PoseCeiling:
     """The pose encoder on both sides."""
-    space = EmbeddingSpace.of(task.first_stage().copies()[1], _pose(task.train))
+    space = EmbeddingSpace.of(task.first_stage().copies()[1], paired_pose(task.train))
     made = PoseCeiling(space, task.config, _lineage(task, task.train))
     return replace(made, lineage=_sealed(made))
-
-
-def pose_as_emg(windows: Windows) -> Windows:
-    """Pose in the place of EMG.
-
-    Raises:
-        LeakageError: The windows carry EMG: a ceiling must not be taken for a method.
-        DataError: There is no pose.
-    """
-    if windows.emg is not None:
-        raise LeakageError("a pose ceiling takes pose alone", hint="Use Windows.without_emg().")
-    return replace(windows, emg=_pose(windows), pose=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Adaptable:
-    """A method that can be moved to a wearer from unlabelled windows of the seen gestures.
-
-    Attributes:
-        base: The method, as it is without.
-        reference: Where the training people's queries lie.
-    """
-
-    base: Speaker
-    reference: Moments
-
-    @property
-    def config(self) -> LearnConfig:
-        """Of the method."""
-        return self.base.config
-
-    @property
-    def lineage(self) -> Lineage:
-        """Of the method."""
-        return self.base.lineage
-
-    def for_wearer(self, emg: Array | None) -> Embedder:
-        """The method moved to the wearer of unlabelled windows (N, T, C) of the seen gestures."""
-        return adapt(self.base, self.reference, moments(self.base, emg), self.config.wearer)
-
-    def embed_emg(self, emg: Array | None) -> Array:
-        """As of the method."""
-        return self.base.embed_emg(emg)
-
-    def embed_pose(self, pose: Array | None) -> Array:
-        """As of the method."""
-        return self.base.embed_pose(pose)
-
-    def features(self, emg: Array | None) -> Array:
-        """As of the method."""
-        return self.base.features(emg)
-
-    def statistics(self) -> dict[str, Array]:
-        """As of the method."""
-        return self.base.statistics()
 
 
 def adaptable(task: Task) -> Adaptable:
@@ -373,10 +240,3 @@ def _lineage(task: Task, windows: Windows, pose_gestures: frozenset[str] | None 
 def _sealed(made: Embedder) -> Lineage:
     """The lineage with the digest of the statistics."""
     return changed(made.lineage, statistics=leakage.statistics_digest(made.statistics()))
-
-
-def _pose(windows: Windows) -> Array:
-    """The pose of windows that must have it."""
-    if windows.pose is None:
-        raise DataError("there is no pose to learn from", reason=Reason.WRONG_SHAPE)
-    return windows.pose

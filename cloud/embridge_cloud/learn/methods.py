@@ -13,11 +13,14 @@ from types import MappingProxyType
 from embridge_cloud.learn import fitting
 from embridge_cloud.learn.config import AugmentConfig, ElectrodeConfig, LearnConfig, LossConfig
 from embridge_cloud.learn.data import Windows
-from embridge_cloud.learn.fitting import Change, Fit, Speaker, Task, changed
+from embridge_cloud.learn.fitting import Change, Fit, Task, changed
 from embridge_cloud.learn.loop import Run
 from embridge_cloud.learn.optim import ProgressCallback, ignore_progress
 from embridge_cloud.learn.pretrain import Pretrained
+from embridge_cloud.learn.speakers import Speaker, pose_as_emg
 from embridge_shared.errors import ConfigError
+
+__all__ = ["METHODS", "SWITCHES", "MethodSpec", "Speaker", "fit_method", "full", "method", "pose_as_emg"]
 
 SMOOTHING = 0.1
 
@@ -270,8 +273,3 @@ def fit_method(
         run=run,
     )
     return spec.fit(task)
-
-
-def pose_as_emg(windows: Windows) -> Windows:
-    """The wearer's own pose in the place of EMG: what a leaky ceiling is tested with, and nothing else."""
-    return fitting.pose_as_emg(windows)
