@@ -460,7 +460,13 @@ async def test_a_mudra_stamps_its_packets_with_its_own_clock(world):
     await client.start_notify(mudra.SNC, lambda _, data: frames.append(mudra.decode(bytes(data))))
     await asyncio.sleep(0.1)
     assert not frames  # off until enabled
+    await client.stop_notify(mudra.SNC)
     await client.write_gatt_char(mudra.COMMAND, mudra.enable_snc(), response=True)
+    cpu = time.process_time()
+    await asyncio.sleep(0.2)
+    assert band.tally.samples == 0  # and not before somebody listens
+    assert time.process_time() - cpu < 0.1
+    await client.start_notify(mudra.SNC, lambda _, data: frames.append(mudra.decode(bytes(data))))
     await until(lambda: len(frames) >= 40)
     np.testing.assert_array_equal(frames[0].samples, 1000)
     assert frames[0].samples.shape == (mudra.SAMPLES_PER_PACKET, 3)

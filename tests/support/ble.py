@@ -16,9 +16,10 @@ from bleak.backends.device import BLEDevice
 from embridge_edge.bands.protocol import open_profile as wire
 from embridge_edge.ble.adapter import Adapter, make_adapter
 from embridge_edge.virtual.air import Air
-from embridge_edge.virtual.band import Traits, VirtualBand
+from embridge_edge.virtual.band import VirtualBand
 from embridge_edge.virtual.feed import LoopFeed, SampleFeed
 from embridge_edge.virtual.rig import Rig, kind_of
+from embridge_edge.virtual.traits import Traits
 
 PERIOD = 3001
 """Samples after which `ramp` repeats."""

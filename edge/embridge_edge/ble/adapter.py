@@ -34,7 +34,7 @@ Detected = Callable[[BLEDevice, AdvertisementData], None]
 Disconnected = Callable[[BleakClient], None]
 
 _BLUEZ_NAME = re.compile(r"hci\d+")
-_ADDRESS = re.compile(r"[\w-]+:.*", re.DOTALL)
+_TRANSPORT = re.compile(r"[\w-]+:.*|vhci|hci-socket|pty", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def make_adapter(spec: str = "") -> Adapter:
         return PlatformAdapter()
     if _BLUEZ_NAME.fullmatch(spec):
         return PlatformAdapter(spec)
-    if not _ADDRESS.fullmatch(spec):
+    if not _TRANSPORT.fullmatch(spec):
         raise ConfigError(
             f"there is no Bluetooth adapter {spec!r}",
             hint='Give "platform", "hci0", "usb:0" or a transport such as "tcp-client:127.0.0.1:9000".',

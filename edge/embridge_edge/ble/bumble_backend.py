@@ -1,4 +1,4 @@
-"""A backend for bleak on bumble: scanning, connecting and GATT with the stack in this process.
+"""A client for bleak on bumble: connecting and GATT with the stack in this process.
 
 `handle` of a characteristic is that of its declaration, as with BlueZ; its value is at the next handle.
 """
@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-from uuid import UUID
 
 from bleak.args import SizedBuffer
 from bleak.assigned_numbers import gatt_char_props_to_strs
@@ -17,13 +16,13 @@ from bleak.backends.characteristic import BleakGATTCharacteristic
 from bleak.backends.client import BaseBleakClient, NotifyCallback
 from bleak.backends.descriptor import BleakGATTDescriptor
 from bleak.backends.device import BLEDevice
-from bleak.backends.scanner import AdvertisementData, AdvertisementDataCallback, BaseBleakScanner
 from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
 from bumble import att, core, hci
-from bumble.core import AdvertisingData
 from bumble.device import Advertisement, Connection
 from bumble.gatt_client import CharacteristicProxy, Client
+
+from embridge_edge.ble.bumble_scanner import uuid_text
 
 if TYPE_CHECKING:
     from embridge_edge.ble.stack import BumbleAdapter
@@ -33,96 +32,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CCCD = "00002902-0000-1000-8000-00805f9b34fb"
-_UUID_LISTS = {
-    AdvertisingData.INCOMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS: 2,
-    AdvertisingData.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS: 2,
-    AdvertisingData.INCOMPLETE_LIST_OF_32_BIT_SERVICE_CLASS_UUIDS: 4,
-    AdvertisingData.COMPLETE_LIST_OF_32_BIT_SERVICE_CLASS_UUIDS: 4,
-    AdvertisingData.INCOMPLETE_LIST_OF_128_BIT_SERVICE_CLASS_UUIDS: 16,
-    AdvertisingData.COMPLETE_LIST_OF_128_BIT_SERVICE_CLASS_UUIDS: 16,
-}
-_SERVICE_DATA = {
-    AdvertisingData.SERVICE_DATA_16_BIT_UUID: 2,
-    AdvertisingData.SERVICE_DATA_32_BIT_UUID: 4,
-    AdvertisingData.SERVICE_DATA_128_BIT_UUID: 16,
-}
 _DLE_OCTETS, _DLE_TIME_US = 251, 2120
-_BASE_TAIL = "-0000-1000-8000-00805f9b34fb"
-
-
-def _uuid(raw: bytes) -> str:
-    """A UUID of 2, 4 or 16 little-endian bytes as bleak writes it."""
-    if len(raw) < 16:
-        return f"{int.from_bytes(raw, 'little'):08x}{_BASE_TAIL}"
-    return str(UUID(bytes=raw[::-1]))
-
-
-def read_advertisement(data: AdvertisingData, rssi_dbm: int, *platform: Any) -> AdvertisementData:
-    """What an advertisement, joined with its scan response, says.
-
-    Args:
-        data: The structures received.
-        rssi_dbm: Strength of the signal.
-        platform: Handed on as platform data.
-    """
-    names: dict[int, str] = {}
-    services: dict[str, None] = {}  # a set in order: both parts may list the same service
-    manufacturer: dict[int, bytes] = {}
-    service_data: dict[str, bytes] = {}
-    power: int | None = None
-    for kind, raw in data.ad_structures:
-        if kind in (AdvertisingData.COMPLETE_LOCAL_NAME, AdvertisingData.SHORTENED_LOCAL_NAME):
-            names[kind] = raw.decode("utf-8", "replace")
-        elif size := _UUID_LISTS.get(kind, 0):
-            services.update((_uuid(raw[i : i + size]), None) for i in range(0, len(raw) - size + 1, size))
-        elif (size := _SERVICE_DATA.get(kind, 0)) and len(raw) >= size:
-            service_data[_uuid(raw[:size])] = raw[size:]
-        elif kind == AdvertisingData.MANUFACTURER_SPECIFIC_DATA and len(raw) >= 2:
-            manufacturer[int.from_bytes(raw[:2], "little")] = raw[2:]
-        elif kind == AdvertisingData.TX_POWER_LEVEL and len(raw) == 1:
-            power = int.from_bytes(raw, "little", signed=True)
-    return AdvertisementData(
-        local_name=names.get(AdvertisingData.COMPLETE_LOCAL_NAME, names.get(AdvertisingData.SHORTENED_LOCAL_NAME)),
-        manufacturer_data=manufacturer,
-        service_data=service_data,
-        service_uuids=list(services),
-        tx_power=power,
-        rssi=rssi_dbm,
-        platform_data=platform,
-    )
-
-
-class BumbleScanner(BaseBleakScanner):
-    """A scanner on the adapter in `radio`."""
-
-    radio: ClassVar[BumbleAdapter]
-
-    def __init__(
-        self,
-        detection_callback: AdvertisementDataCallback | None,
-        service_uuids: list[str] | None,
-        scanning_mode: str = "active",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(detection_callback, service_uuids)
-
-    async def start(self) -> None:
-        """Start scanning."""
-        self.seen_devices = {}
-        await self.radio.open()
-        await self.radio.start_scan(self._take)
-
-    async def stop(self) -> None:
-        """Stop; the radio goes on while another scanner needs it."""
-        await self.radio.stop_scan(self._take)
-
-    def _take(self, heard: Advertisement) -> None:
-        found = read_advertisement(heard.data, heard.rssi, heard)
-        if not self.is_allowed_uuid(found.service_uuids):
-            return
-        address = heard.address.to_string(False)
-        device = self.create_or_update_device(address, address, found.local_name, {"address": heard.address}, found)
-        self.call_detection_callbacks(device, found)
 
 
 class BumbleClient(BaseBleakClient):
@@ -255,7 +165,7 @@ class BumbleClient(BaseBleakClient):
     async def _discover(self, gatt: Client) -> BleakGATTServiceCollection:
         found = BleakGATTServiceCollection()
         for service in await self._ask(gatt.discover_services()):
-            uuid = _uuid(bytes(service.uuid.to_bytes(force_128=True)))
+            uuid = uuid_text(bytes(service.uuid.to_bytes(force_128=True)))
             if self._wanted and uuid not in self._wanted:
                 continue
             mine = BleakGATTService(service, service.handle, uuid)
@@ -274,7 +184,7 @@ class BumbleClient(BaseBleakClient):
         mine = BleakGATTCharacteristic(
             characteristic,
             characteristic.handle - 1,
-            _uuid(bytes(characteristic.uuid.to_bytes(force_128=True))),
+            uuid_text(bytes(characteristic.uuid.to_bytes(force_128=True))),
             list(gatt_char_props_to_strs(int(characteristic.properties))),
             lambda: self.mtu_size - 3,
             service,
@@ -283,7 +193,7 @@ class BumbleClient(BaseBleakClient):
         if characteristic.end_group_handle <= characteristic.handle:
             return
         for descriptor in await self._ask(gatt.discover_descriptors(characteristic)):
-            uuid = _uuid(bytes(descriptor.type.to_bytes(force_128=True)))
+            uuid = uuid_text(bytes(descriptor.type.to_bytes(force_128=True)))
             found.add_descriptor(BleakGATTDescriptor(descriptor, descriptor.handle, uuid, mine))
 
     async def disconnect(self) -> None:

@@ -21,65 +21,18 @@ from bumble import core, hci
 from bumble.controller import Controller
 from bumble.device import Advertisement, Connection, ConnectionParametersPreferences, Device, DeviceConfiguration
 from bumble.host import Host
-from bumble.transport import open_transport
-from bumble.transport.common import Transport, TransportSink, TransportSource
+from bumble.transport.common import Transport
 
 from embridge_edge.ble.adapter import Adapter, LinkReport
-from embridge_edge.ble.bumble_backend import BumbleClient, BumbleScanner
+from embridge_edge.ble.bumble_backend import BumbleClient
+from embridge_edge.ble.bumble_scanner import BumbleScanner
+from embridge_edge.ble.host import NotifyingHost, open_hci, unreachable
 from embridge_shared.errors import DeviceError, Reason
 
 logger = logging.getLogger(__name__)
 
-Notified = Callable[[bytearray], None]
-
 _ANSWER_S = 5.0
 _PHYS = {1: "1M", 2: "2M", 3: "coded"}
-_ACL, _ATT_CID, _NOTIFICATION = 0x02, 0x04, 0x1B
-_VALUE_AT = 12  # type 1, handle 2, length 2, L2CAP length 2 and channel 2, opcode 1, attribute 2
-
-
-class NotifyingHost(Host):
-    """A host that hands a notification that came in one piece to its callback at once.
-
-    Everything else, and notifications nobody registered for, take bumble's way through ACL, L2CAP and ATT.
-
-    Args:
-        source: Where packets come from.
-        sink: Where packets go.
-        lost: Called when the transport is gone.
-    """
-
-    def __init__(self, source: TransportSource, sink: TransportSink, lost: Callable[[Host], None]) -> None:
-        self.notified: dict[int, Notified] = {}
-        self._lost = lost
-        super().__init__(source, sink)
-
-    def on_transport_lost(self) -> None:
-        """The transport is gone: every connection ends."""
-        super().on_transport_lost()  # type: ignore[no-untyped-call]
-        self._lost(self)
-
-    @staticmethod
-    def key(connection: int, attribute: int) -> int:
-        """Where in `notified` the callback of an attribute of a connection is."""
-        return connection << 16 | attribute
-
-    def on_packet(self, packet: bytes) -> None:
-        """Take a packet from the controller."""
-        if len(packet) >= _VALUE_AT and packet[0] == _ACL and packet[9] == _NOTIFICATION:
-            whole = packet[2] & 0x10 == 0 and packet[5] + (packet[6] << 8) + 9 == len(packet)
-            if whole and packet[7] == _ATT_CID and packet[8] == 0:
-                connection = packet[1] | (packet[2] & 0x0F) << 8
-                take = self.notified.get(connection << 16 | packet[10] | packet[11] << 8)
-                if take is not None:
-                    take(bytearray(memoryview(packet)[_VALUE_AT:]))
-                    return
-        super().on_packet(packet)
-
-    def forget(self, connection: int) -> None:
-        """Drop the callbacks of a connection that is over."""
-        for key in [k for k in self.notified if k >> 16 == connection]:
-            del self.notified[key]
 
 
 class BumbleAdapter(Adapter):
@@ -170,11 +123,7 @@ class BumbleAdapter(Adapter):
                 await device.power_on()
         except (OSError, ValueError, core.BaseBumbleError, TimeoutError) as error:
             await self.close()
-            raise DeviceError(
-                f"no Bluetooth controller answers at {self.name}: {error or type(error).__name__}",
-                reason=Reason.UNREACHABLE,
-                hint="Is the dongle plugged in, or `embridge band simulate` running?",
-            ) from error
+            raise unreachable(self.name, error) from error
         device.on(Device.EVENT_ADVERTISEMENT, self._advertised)
         self._device = device
 
@@ -193,7 +142,7 @@ class BumbleAdapter(Adapter):
         """Source and sink of HCI packets."""
         if isinstance(self._where, Controller):
             return None, self._where
-        self._transport = await open_transport(self._where)
+        self._transport = await open_hci(self._where)
         return self._transport.source, self._transport.sink
 
     async def close(self) -> None:

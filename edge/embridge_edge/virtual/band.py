@@ -7,80 +7,31 @@ the radio has not taken yet has room, else it is dropped and counted, as firmwar
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass
 
 from bumble import core, hci
 from bumble.device import Connection, Device, DeviceConfiguration
 from bumble.gatt import Service
 from bumble.host import Host
-from bumble.transport import open_transport
 from bumble.transport.common import Transport
 
+from embridge_edge.ble.host import open_hci, unreachable
 from embridge_edge.virtual import gatt
 from embridge_edge.virtual.controller import VirtualController
 from embridge_edge.virtual.feed import Array32, SampleFeed, fit
-from embridge_shared.errors import DeviceError, OperatorError, Reason
+from embridge_edge.virtual.traits import Tally, Traits, address_of
+from embridge_shared.errors import DeviceError, Reason
 
 logger = logging.getLogger(__name__)
 
 _ATT_NOTIFICATION = 0x1B
 _ANSWER_S = 5.0
 _CCCD_NOTIFY = 0x01
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traits:
-    """How one band differs from another of its kind.
-
-    Attributes:
-        name: Advertised name; the kind's own when empty.
-        address: Random static address, "C0:..." to "FF:..."; made from the name when empty.
-        drift_ppm: How much faster than the host's its clock runs.
-        queue: Packets waiting for the radio before the next is dropped.
-        advertising_ms: Advertising interval.
-        battery: Charge at the start, percent.
-        serial: Serial number.
-    """
-
-    name: str = ""
-    address: str = ""
-    drift_ppm: float = 0.0
-    queue: int = 32
-    advertising_ms: float = 30.0
-    battery: int = 87
-    serial: int = 1
-
-    def __post_init__(self) -> None:
-        if self.queue < 1 or not 0 <= self.battery <= 100 or self.advertising_ms < 20 or abs(self.drift_ppm) > 1e4:
-            raise OperatorError(
-                f"no band is like this: {self}",
-                hint="Queue 1 or more, battery 0 to 100 %, advertising from 20 ms, drift within 10000 ppm.",
-            )
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a band did since it was switched on.
-
-    Attributes:
-        connections: Links that came about.
-        samples: Samples taken.
-        packets: Packets handed to the radio.
-        dropped_packets: Packets there was no room for.
-        dropped_samples: Samples in them.
-    """
-
-    connections: int = 0
-    samples: int = 0
-    packets: int = 0
-    dropped_packets: int = 0
-    dropped_samples: int = 0
+_UNREADY_S = 0.005
 
 
 class VirtualBand(ABC):
@@ -104,7 +55,7 @@ class VirtualBand(ABC):
     def __init__(self, where: VirtualController | str, feed: SampleFeed, traits: Traits | None = None) -> None:
         self.traits = traits or Traits()
         self.name = self.traits.name or self.default_name
-        self.address = self.traits.address or _address(self.name)
+        self.address = self.traits.address or address_of(self.name)
         self.tally = Tally()
         self.connection: Connection | None = None
         self.battery = self.traits.battery
@@ -142,7 +93,7 @@ class VirtualBand(ABC):
         """Send samples, float32 (n, channels) µV; False when there was no room."""
 
     def ready(self) -> bool:
-        """Whether somebody wants the samples."""
+        """Whether somebody wants the samples; the clock of the samples stands still until then."""
         return True
 
     @abstractmethod
@@ -161,6 +112,10 @@ class VirtualBand(ABC):
         if self._device is None:
             raise DeviceError(f"the virtual band {self.name} is switched off", reason=Reason.UNREACHABLE)
         return self._device
+
+    @property
+    def _where_name(self) -> str:
+        return self._where.name if isinstance(self._where, VirtualController) else self._where
 
     @property
     def controller_name(self) -> str:
@@ -186,11 +141,7 @@ class VirtualBand(ABC):
                 await device.power_on()
         except (OSError, ValueError, core.BaseBumbleError, TimeoutError) as error:
             await self.stop()
-            raise DeviceError(
-                f"no Bluetooth controller for the virtual band {self.name}: {error or type(error).__name__}",
-                reason=Reason.UNREACHABLE,
-                hint="Is the dongle plugged in and free?",
-            ) from error
+            raise unreachable(f"{self._where_name} for the virtual band {self.name}", error) from error
         self._device = device
         device.on(Device.EVENT_CONNECTION, self._connected)
         data, response = self.advertisement()
@@ -207,7 +158,7 @@ class VirtualBand(ABC):
             host = Host(None, self._where)
             self._where.set_packet_sink(host)
             return host
-        self._transport = await open_transport(self._where)
+        self._transport = await open_hci(self._where)
         return Host(self._transport.source, self._transport.sink)
 
     async def stop(self) -> None:
@@ -295,11 +246,13 @@ class VirtualBand(ABC):
         self.began_s = time.monotonic()
         first = 0
         while True:
+            if not self.ready():
+                await asyncio.sleep(_UNREADY_S)
+                self.began_s += time.monotonic() - self.sample_s(first)
+                continue
             n = self.packet_samples()
             wait_s = self.sample_s(first + n - 1) - time.monotonic()
             await asyncio.sleep(max(wait_s, 0.0))
-            if not self.ready():
-                continue
             samples = feed.take(n)
             self.tally.samples += n
             if self.send(first, samples):
@@ -338,10 +291,3 @@ class VirtualBand(ABC):
         pdu = bytes((_ATT_NOTIFICATION, characteristic.handle & 0xFF, characteristic.handle >> 8)) + value
         self.device.gatt_server.send_gatt_pdu(self.connection, pdu)
         return True
-
-
-def _address(name: str) -> str:
-    """A random static address that a name always has."""
-    octets = bytearray(hashlib.sha256(name.encode()).digest()[:6])
-    octets[0] |= 0xC0
-    return ":".join(f"{octet:02X}" for octet in octets)

@@ -13,9 +13,10 @@ import typer
 
 if TYPE_CHECKING:
     from embridge_edge.virtual.air import Air
-    from embridge_edge.virtual.band import Traits, VirtualBand
+    from embridge_edge.virtual.band import VirtualBand
     from embridge_edge.virtual.feed import SampleFeed
     from embridge_edge.virtual.rig import Rig
+    from embridge_edge.virtual.traits import Traits
 
 _GESTURES = "fist,open,point,pinch_index,three,flat"
 
@@ -80,7 +81,7 @@ def simulate(
     order = _Order(
         kind=kind,
         count=1 if controller else count,
-        feeds=_feeds(count, wearer, performance, gestures, recording, rate),
+        feeds=_feeds(count, wearer, performance=performance, gestures=gestures, recording=recording, rate_hz=rate),
         traits=_traits(count, own_name, drift_ppm),
         air=air,
         host=host,
@@ -106,7 +107,7 @@ def _missing(error: ModuleNotFoundError) -> Exception:
 
 
 def _feeds(
-    count: int, wearer: int, performance: int, gestures: str, recording: Path | None, rate_hz: float | None
+    count: int, wearer: int, *, performance: int, gestures: str, recording: Path | None, rate_hz: float | None
 ) -> list[SampleFeed]:
     """What each band measures: its own wearer, or the same recording."""
     import numpy as np
@@ -135,7 +136,7 @@ def _feeds(
 
 
 def _traits(count: int, name: str, drift_ppm: float) -> list[Traits]:
-    from embridge_edge.virtual.band import Traits
+    from embridge_edge.virtual.traits import Traits
 
     names = [name] if count == 1 else [f"{name} {i}" for i in range(1, count + 1)]
     return [Traits(name=each, drift_ppm=drift_ppm, serial=i) for i, each in enumerate(names, 1)]

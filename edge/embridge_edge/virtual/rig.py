@@ -13,7 +13,7 @@ from bumble.transport.common import PacketParser
 
 from embridge_edge.ble.stack import BumbleAdapter
 from embridge_edge.virtual.air import Air
-from embridge_edge.virtual.band import Traits, VirtualBand
+from embridge_edge.virtual.band import VirtualBand
 from embridge_edge.virtual.controller import VirtualController
 from embridge_edge.virtual.feed import SampleFeed
 from embridge_edge.virtual.gforce import GForceBand
@@ -21,6 +21,7 @@ from embridge_edge.virtual.mudra import MudraBand
 from embridge_edge.virtual.myo import MyoBand
 from embridge_edge.virtual.open import OpenBand
 from embridge_edge.virtual.radio import Radio
+from embridge_edge.virtual.traits import Traits
 from embridge_shared.errors import NetworkError, OperatorError, Reason
 
 logger = logging.getLogger(__name__)
