@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from embridge_cloud import prototypes
+from embridge_cloud.learn import evaluate
 from embridge_cloud.learn import export as exporting
 from embridge_cloud.learn.align import fit_path, prepare
 from embridge_cloud.learn.encoders import Encoder
@@ -65,6 +66,16 @@ def test_graphs_say_what_torch_says(trained: Trained, exported: Exported) -> Non
     assert exported.parity.cosine > 0.9999
     assert exported.parity.max_abs < 1e-3
     assert 0.98 < exported.int8_parity.cosine < exported.parity.cosine
+
+
+def test_the_quantised_graph_decides_as_the_full_one(trained: Trained, exported: Exported) -> None:
+    world = paired(windows=256, seed=5)
+    poses = trained.embed_pose(world.pose)
+    decided = [
+        evaluate.knn(evaluate.gallery_similarity(run_onnx(g, world.emg), poses), world.label, classes=8)
+        for g in (exported.onnx, exported.int8)
+    ]
+    assert np.mean(decided[0] == decided[1]) >= 0.98
 
 
 def test_graphs_are_self_contained(exported: Exported) -> None:
