@@ -275,6 +275,24 @@ async def test_writes_of_any_length(world, monkeypatch):
     await client.disconnect()
 
 
+async def test_notifications_in_pieces_and_indications_arrive(on_air):
+    world = await on_air(Air(ideal=True), mtu=517)
+    band = await world.band("myo", SILENCE)
+    client = await world.connect(band)
+    assert client.mtu_size == 517
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    await client.start_notify(myo.IMU, lambda _, data: heard.put_nowait(bytes(data)))
+    long = bytes(i % 251 for i in range(514))  # three packets of the link layer
+    band.notify(band._imu, long)
+    assert await asyncio.wait_for(heard.get(), 5) == long
+    await client.start_notify(myo.CLASSIFIER, lambda _, data: heard.put_nowait(bytes(data)))
+    classifier = next(c for s in band.device.gatt_server.services for c in s.characteristics if c.handle == 0x23)
+    await asyncio.wait_for(band.device.indicate_subscribers(classifier, b"\x03\x01\x00"), 5)
+    assert heard.get_nowait() == b"\x03\x01\x00"
+    await client.stop_notify(myo.CLASSIFIER)
+    await client.disconnect()
+
+
 async def test_a_battery_tells_when_its_charge_changes(world):
     band = await world.band(battery=50)
     client = await world.connect(band)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from embridge_edge.bands.protocol.octets import uuid16
 from embridge_edge.ble import launch
 from embridge_edge.ble.adapter import PlatformAdapter, make_adapter
 from embridge_edge.ble.bumble_scanner import read_advertisement
+from embridge_edge.ble.host import NotifyingHost
 from embridge_edge.ble.stack import BumbleAdapter
 from embridge_edge.forearm import Performance, Wearer
 from embridge_edge.virtual import gatt
@@ -125,6 +127,22 @@ def test_a_short_name_needs_no_answer():
 def test_no_advertisement_breaks_the_scanner(data):
     heard = read_advertisement(AdvertisingData.from_bytes(data), -1)
     assert all(len(uuid) == 36 for uuid in heard.service_uuids)
+
+
+@given(st.binary(max_size=40))
+def test_no_packet_breaks_the_host(data):
+    async def feed() -> None:
+        host = NotifyingHost(None, None, lambda _: None)
+        host.notified[NotifyingHost.key(1, 2)] = lambda value: None
+        host.on_packet(data)
+        host.on_packet(b"\x02" + data)
+        host.on_packet(b"\x02\x01\x20" + bytes((len(data), 0)) + data)
+
+    logging.disable(logging.CRITICAL)
+    try:
+        asyncio.run(feed())
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 # feeds

@@ -144,29 +144,35 @@ def _traits(count: int, name: str, drift_ppm: float) -> list[Traits]:
 
 async def _run(order: _Order) -> None:
     """Serve until a signal comes, then say what the bands did."""
-    from embridge_edge.virtual.rig import Rig, kind_of
+    from embridge_edge.virtual.rig import Rig
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with Rig(order.air) as rig:
-        try:
-            if order.controller:
-                band = kind_of(order.kind)(order.controller, order.feeds[0], order.traits[0])
-                rig.bands.append(band)
-                await band.start()
-                address = ""
-            else:
-                for feed, traits in zip(order.feeds, order.traits, strict=True):
-                    await rig.add(order.kind, feed, traits)
-                address = f"tcp-client:{order.host}:{await rig.serve(order.host, order.port)}"
+    try:
+        async with Rig(order.air) as rig:
+            address = await _switch_on(rig, order)
             _announce(rig, address, as_json=order.as_json)
             await _until(stop, rig, order.drop_every_s)
-        finally:
             _sum_up(rig, as_json=order.as_json)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _switch_on(rig: Rig, order: _Order) -> str:
+    """Switch the bands on; the adapter that reaches them, empty for those on a real controller."""
+    from embridge_edge.virtual.rig import kind_of
+
+    if order.controller:
+        band = kind_of(order.kind)(order.controller, order.feeds[0], order.traits[0])
+        rig.bands.append(band)
+        await band.start()
+        return ""
+    for feed, traits in zip(order.feeds, order.traits, strict=True):
+        await rig.add(order.kind, feed, traits)
+    return f"tcp-client:{order.host}:{await rig.serve(order.host, order.port)}"
 
 
 async def _until(stop: asyncio.Event, rig: Rig, drop_every_s: float) -> None:
