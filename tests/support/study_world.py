@@ -23,7 +23,10 @@ def windows(*, people: int = PEOPLE, repetitions: int = REPETITIONS, seed: int =
     made = paired(
         windows=people * GESTURES * repetitions, people=people, gestures=GESTURES, channels=CHANNELS, seed=seed
     )
-    return replace(made, repetition=made.repetition + 1)
+    emg = np.array(made.emg)
+    for person in np.unique(made.participant):  # the wearer's scale
+        emg[made.participant == person] /= emg[made.participant == person].mean(axis=(0, 1))
+    return replace(made, emg=emg, repetition=made.repetition + 1)
 
 
 def run(*, fold: str = "A", rotation: int = 0, held_out: Sequence[str] = ("p0", "p1"), seed: int = 0) -> Run:

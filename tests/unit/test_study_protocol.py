@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,7 +149,7 @@ def test_a_larger_share_holds_every_smaller_one():
     people = [f"s{i}" for i in range(15)]
     shares = [thinned(people, s, seed=1) for s in (0.1, 0.2, 0.4, 0.8, 1.0)]
     assert [len(s) for s in shares] == [2, 3, 6, 12, 15]
-    assert all(set(a) < set(b) for a, b in zip(shares, shares[1:], strict=False))
+    assert all(set(a) < set(b) for a, b in itertools.pairwise(shares))
     assert thinned(people, 0.01, seed=0)
     with pytest.raises(DataError):
         thinned(people, 0.0, seed=0)
@@ -223,6 +225,4 @@ def test_a_fold_without_unseen_gestures_tests_seen_ones_alone():
 
 
 def replace_fold(fold: Fold):
-    import msgspec
-
     return msgspec.structs.replace(run(), fold=fold)
