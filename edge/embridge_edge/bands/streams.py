@@ -115,8 +115,10 @@ class BandStream(Source):
         return max(self._first, round((host_ns - self._host_ns) * 1e-9 * self._spec.rate_hz) - n)
 
     def put(self, packet: Packet) -> None:
-        """Take in a packet."""
-        if not self._opened or self.waiting >= _STREAM_BACKLOG:
+        """Take in a packet; a stream that is not open does not want it."""
+        if not self._opened:
+            return
+        if self.waiting >= _STREAM_BACKLOG:
             self.dropped += 1
             return
         self._packets.append(packet)

@@ -84,7 +84,7 @@ class Supervisor:
         self._complaint: Fault | None = None
         self._epoch = 0
         self._last_ns = 0
-        self._good_ns = 0
+        self._armed_ns = 0
         self._streamed_ns = 0
         self._strikes = 0
         self._link: Link | None = None
@@ -134,7 +134,7 @@ class Supervisor:
 
     async def run(self, open_adapter: Callable[[], Awaitable[Adapter]]) -> None:
         """Keep the band connected until stopped, lost or failed; never raises for what a band or a radio does."""
-        began_ns = self._good_ns = self._clock.monotonic_ns()
+        began_ns = self._clock.monotonic_ns()
         try:
             while not self._stopping:
                 fault = await self._attempt(open_adapter)
@@ -144,7 +144,7 @@ class Supervisor:
                     self._go(Phase.FAILED, fault=fault)
                     return
                 patience_s = self._policy.give_up_s if self._streamed_ns else self._policy.first_s
-                away_s = (self._clock.monotonic_ns() - max(self._good_ns, began_ns)) * 1e-9
+                away_s = (self._clock.monotonic_ns() - max(self._last_ns, began_ns)) * 1e-9
                 if away_s >= patience_s:
                     self._go(Phase.LOST, fault=fault)
                     return
@@ -224,13 +224,13 @@ class Supervisor:
 
     async def _set_up(self, client: BleakClient) -> Link:
         self._epoch += 1
-        self._last_ns = self._clock.monotonic_ns()
+        self._armed_ns = self._clock.monotonic_ns()
         link = Link(client)
         await self._handler.prepare(link)
         for channel, uuid in enumerate(self._handler.channels):
             await client.start_notify(uuid, partial(self._notified, self._epoch, channel))
-        await self._handler.start(link)
         self._link = link
+        await self._handler.start(link)
         return link
 
     def _notified(self, epoch: int, channel: int, _: BleakGATTCharacteristic, data: bytearray) -> None:
@@ -258,10 +258,8 @@ class Supervisor:
             if self._gone or not client.is_connected:
                 return DROPPED
             now_ns = self._clock.monotonic_ns()
-            if self.status.phase is Phase.STREAMING:
-                self._good_ns = now_ns
-                if self.status.attempt and now_ns - began_ns >= _STABLE_S * 1e9:
-                    self.status = replace(self.status, attempt=0)
+            if self.status.attempt and now_ns - began_ns >= _STABLE_S * 1e9 and self.status.phase is Phase.STREAMING:
+                self.status = replace(self.status, attempt=0)
             if await self._silent(link, now_ns):
                 return SILENT
             if self._handler.keep_alive_s is not None and now_ns - alive_ns >= self._handler.keep_alive_s * 1e9:
@@ -274,7 +272,7 @@ class Supervisor:
 
     async def _silent(self, link: Link, now_ns: int) -> bool:
         """Whether the band has fallen silent for good; the first time it is started once more."""
-        silence_s = (now_ns - self._last_ns) * 1e-9
+        silence_s = (now_ns - max(self._last_ns, self._armed_ns)) * 1e-9
         if silence_s < self._policy.silence_s:
             return False
         if self.status.phase is not Phase.STALLED:
