@@ -45,7 +45,6 @@ class ClosedSettings:
         round: Share by which the covariance within gestures is drawn to a sphere.
         encode: Weight of the encoding side among both, 0..1.
         own: Share of a calibrated wearer's own windows in everything fitted.
-        own_encode: `encode` for a calibrated wearer.
     """
 
     decode_l2: float = 0.1
@@ -53,7 +52,6 @@ class ClosedSettings:
     round: float = 0.3
     encode: float = 2 / 3
     own: float = 0.5
-    own_encode: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +208,7 @@ def fit_closed(
         "feature": feature,
         "joint": joint,
         "bend": bend,
-        "weight": np.array([made.encode if mine is None else made.own_encode]),
+        "weight": np.array([made.encode]),
         **_maps(pairs, mine, made),
     }
     fitted = {name: np.asarray(value, np.float32) for name, value in parts.items()}
