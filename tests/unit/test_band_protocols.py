@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given as hypothesis_given
@@ -11,6 +13,9 @@ from hypothesis.extra import numpy as npst
 
 from embridge_edge.bands.protocol import ganglion, gforce, mudra, myo, npg, open_profile, uart
 from embridge_shared.errors import ConfigError, DeviceError, Reason
+
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def given(*strategies):
@@ -332,6 +337,23 @@ def test_uart_profiles_are_read_from_toml(tmp_path):
         uart.load(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="no hexadecimal"):
         uart.command("hex:xy")
+
+
+def test_the_example_profile_is_true_and_stands_in_the_documentation():
+    example = DOCS / "examples" / "uart-band.toml"
+    found = uart.load(example)
+    assert (found.spec.n_channels, uart.Codec(found).modulus) == (8, 1 << 16)
+    assert example.read_text() in (DOCS / "bands.md").read_text()
+
+
+def test_the_open_profile_is_what_its_specification_says():
+    page = (DOCS / "band-profile.md").read_text()
+    assert open_profile.SERVICE in page
+    assert "`7a1f0002-" in page
+    assert open_profile.DATA.startswith("7a1f0002-")
+    assert len(open_profile.encode_info(open_profile.Info())) == 16
+    for fact in ("16 bytes or more", "<HIBB", "0x80", "0x81", str(open_profile.UV_PER_COUNT)):
+        assert fact in page
 
 
 def test_uart_garbage_is_refused():
