@@ -37,12 +37,12 @@ class Cell:
         self.figures.append(figures)
 
     def runs(self, which: str = "per_participant") -> dict[str, float]:
-        """Figure of each run, draws averaged."""
-        found: dict[str, list[float]] = {}
+        """Figure of each run, the mean over its participants, draws averaged."""
+        found: dict[str, list[list[float]]] = {}
         for outcome, figures in zip(self.outcomes, self.figures, strict=True):
             parts = [mean_of(getattr(f, which).values()) for f in figures]
-            found.setdefault(outcome.run.name, []).append(joined(parts))
-        return {name: mean_of(values) for name, values in found.items()}
+            found.setdefault(outcome.run.name, []).append(parts)
+        return {name: joined([mean_of(p) for p in zip(*draws, strict=True)]) for name, draws in found.items()}
 
     def chance(self) -> float:
         """Of guessing."""

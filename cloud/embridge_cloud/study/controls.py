@@ -25,7 +25,7 @@ from embridge_shared.errors import DataError, LeakageError
 
 Values = NDArray[np.float64]
 NEAR = 0.03
-"""A control at chance lies no further from it, unless its interval holds chance."""
+"""A control at chance lies no further from it, or no further than twice its standard error over runs."""
 
 _QUANTILE = 97.0
 _SHUFFLED = ("shuffled-pairs", "shuffled-regression", "shuffled-closed")
@@ -196,7 +196,7 @@ def shuffled_controls(rows: Iterable[Row]) -> list[Control]:
             balanced_accuracy=row.balanced_accuracy,
             chance=row.chance,
             ci95=row.ci95,
-            passed=abs(row.balanced_accuracy - row.chance) <= NEAR or row.ci95[0] <= row.chance <= row.ci95[1],
+            passed=abs(row.balanced_accuracy - row.chance) <= max(NEAR, 2 * row.sd / row.runs**0.5),
             note=f"Broken pairs, {row.runs} runs, {row.draws} draws.",
         )
         for row in rows

@@ -25,7 +25,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         regime: What training had of the wearers under test.
         pose_regime: What the pose side knew of unseen gestures.
         protocol: What was asked.
-        balanced_accuracy: Mean over runs of the mean over their participants.
+        balanced_accuracy: Mean over runs of the mean over their participants; of a harmonic mean, over folds.
         chance: Of guessing.
         ci95: Interval of that mean, from a bootstrap over participants.
         sd: Over runs.
@@ -84,17 +84,19 @@ def _row(key: Key, cell: Cell, seed: int, bootstrap: int) -> Row:
     people, folds, tables = cell.tables()
     f1 = cell.tables("f1_per_participant")[2]
     draws = len({o.job.draw for o in cell.outcomes})
+    per_fold = by_name(folds, tables, axis=0)
     return Row(
         method=method,
         regime=regime,
         pose_regime=pose_regime,
         protocol=protocol,
-        balanced_accuracy=mean_of(runs.values()),
+        # a harmonic mean of few participants lies below that of many, so its parts are averaged over a fold first
+        balanced_accuracy=mean_of(runs.values() if len(tables) == 1 else per_fold.values()),
         chance=cell.chance(),
         ci95=interval(tables, np.random.default_rng(seed), bootstrap=bootstrap),
         sd=float(np.std(list(runs.values()), ddof=1)) if len(runs) > 1 else 0.0,
         f1=mean_of(cell.runs("f1_per_participant").values()),
-        per_fold=by_name(folds, tables, axis=0),
+        per_fold=per_fold,
         per_participant=by_name(people, tables, axis=1),
         f1_per_participant=by_name(people, f1, axis=1),
         seeds=tuple(sorted({o.run.seed for o in cell.outcomes})),

@@ -59,6 +59,7 @@ def quick_jobs(closed: Sequence[str]) -> tuple[Job, ...]:
     cheap = ("regression", *closed[:1])
     return (
         *(Job(method=m) for m in _unique((*QUICK, *cheap))),
+        Job(method="shuffled-pairs", draw=1),
         *_shuffled(cheap),
         *(Job(method=m, regime=_CALIBRATED) for m in (*cheap, "embridge")),
     )
