@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as npst
 from embridge_edge.bands.protocol import ganglion, gforce, mudra, myo, npg, open_profile, uart
 from embridge_shared.errors import ConfigError, DeviceError, Reason
 
-
 DOCS = Path(__file__).parents[2] / "docs"
 
 

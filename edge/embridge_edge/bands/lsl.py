@@ -19,7 +19,7 @@ from embridge_shared.signal import Modality, SampleType, StreamSpec
 from embridge_shared.wire.messages import BandState
 
 _RESOLVE_S = 10.0
-_PULL_S = 0.2
+_PULL_S = 0.02
 _OPEN_S = 10.0
 _GONE_S = 60.0
 _STALLED_S = 2.0
