@@ -18,19 +18,27 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.framework import Row, compared, row
+from embridge_edge.bands.device import BleBand
+from embridge_edge.bands.open import OpenDriver
 from embridge_edge.bands.protocol import gforce
 from embridge_edge.bands.protocol import open_profile as wire
+from embridge_edge.bands.streams import BandStream
 from embridge_edge.ble.stack import BumbleAdapter
+from embridge_edge.ble.status import Phase
+from embridge_edge.ble.thread import RADIOS
+from embridge_edge.source import Packet
 from embridge_edge.virtual.air import Air
 from embridge_edge.virtual.feed import LoopFeed
 from embridge_edge.virtual.rig import Rig
-from support.ble import Received, World, start
+from embridge_shared.clock import SystemClock
+from support.bands import RigThread
+from support.ble import Received, World, ramp, start, until
 
 T = TypeVar("T")
 
 GROUP = "radio"
 
-_FLOOD_S, _STREAM_S, _REPEATS, _DROPS = 1.0, 4.0, 3, 5
+_FLOOD_S, _STREAM_S, _REPEATS, _DROPS = 1.0, 3.0, 3, 5
 _PAYLOADS = {20: 247, 100: 247, 244: 247, 514: 517}
 _BANDS = (1, 2, 4, 8)
 _SIMULATE = "import typer; from embridge_edge.virtual.cli import simulate; typer.run(simulate)"
@@ -52,8 +60,14 @@ def rows() -> list[Row]:
         )
         measured.append(row(GROUP, f"samples lost, {name}", "samples", [float(lost) for _, lost in ours]))
     measured.append(row(GROUP, "samples lost, 8 bands and host in one process", "samples", [_together(8)]))
+    for bands in (1, 8):
+        turns = [asyncio.run(_drivers(bands)) for _ in range(_REPEATS)]
+        name = f"{bands} × 16 ch × 2 kHz"
+        measured.append(row(GROUP, f"processor a band with driver, {name}", "% of a core", [t[0] for t in turns]))
+        measured.append(row(GROUP, f"samples lost with driver, {name}", "samples", [float(t[1]) for t in turns]))
     back = asyncio.run(_way_back(_DROPS))
     measured.append(row(GROUP, "from a lost link to the first sample", "s", back))
+    measured.append(row(GROUP, "from a lost link to the first sample, supervised", "s", _way_back_supervised(_REPEATS)))
     return measured
 
 
@@ -128,6 +142,64 @@ async def _stream(bands: int, *, fast: bool) -> tuple[float, int]:
         share = 100 * (time.process_time() - cpu) / (time.monotonic() - began) / bands
     lost = sum(r.missing for r in received) + sum(t["dropped_samples"] for t in told["tally"].values())
     return share, lost
+
+
+async def _drivers(bands: int) -> tuple[float, int]:
+    """The same with the drivers of the edge: supervision in a thread of its own, placed and counted samples."""
+    async with _simulated(bands) as told:
+        clock = SystemClock()
+        devices = [
+            BleBand(OpenDriver(), clock=clock, radios=RADIOS, adapter=told["adapter"], address=band["address"])
+            for band in told["bands"]
+        ]
+        streams = [device.streams[0] for device in devices]
+        for stream in streams:
+            await stream.open(clock.monotonic_ns())
+        readers = [asyncio.create_task(_read(stream)) for stream in streams]
+        await until(lambda: all(stream.state().battery is not None for stream in streams), 30)
+        began, cpu = time.monotonic(), time.process_time()
+        await asyncio.sleep(_STREAM_S)
+        share = 100 * (time.process_time() - cpu) / (time.monotonic() - began) / bands
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        lost = sum(stream.lost for stream in streams) + sum(device.dropped for device in devices)
+        for stream in streams:
+            await stream.close()
+    return share, lost + sum(t["dropped_samples"] for t in told["tally"].values())
+
+
+async def _read(stream: BandStream, into: list[Packet] | None = None) -> None:
+    async for packet in stream.packets():
+        if into is not None:
+            into.append(packet)
+
+
+def _way_back_supervised(drops: int) -> list[float]:
+    """Seconds from a lost link to the first sample where the supervisor brings it back."""
+
+    async def run(rig: RigThread) -> list[float]:
+        clock = SystemClock()
+        band = rig.add("open", ramp())
+        device = BleBand(OpenDriver(), clock=clock, radios=rig, adapter="", address=band.address)
+        (stream,) = device.streams
+        took, packets = [], []
+        await stream.open(clock.monotonic_ns())
+        reader = asyncio.create_task(_read(stream, packets))
+        for _ in range(drops):
+            # A link that held for a while is brought back at once; one that just failed, after a pause.
+            await until(lambda: device.status.phase is Phase.STREAMING and not device.status.attempt, 30)
+            rig.call(rig.rig.cut)
+            cut_ns = clock.monotonic_ns()
+            await until(lambda cut_ns=cut_ns: packets[-1].host_ns > cut_ns, 30)
+            took.append(1e-9 * (next(p.host_ns for p in packets if p.host_ns > cut_ns) - cut_ns))
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        await stream.close()
+        return took
+
+    with RigThread() as rig:
+        return asyncio.run(run(rig))
 
 
 def _together(bands: int) -> float:
