@@ -1,7 +1,8 @@
 """Pairing: one sealed session's EMG and hand pose on one grid of time, and windows cut from it.
 
-The two devices have two clocks; both streams carry Unix time rebuilt from their own packets, so each EMG feature takes
-the pose sample nearest to it in time (ASOF), or none where none is near. Windows are cut inside repetitions only.
+The two devices have two clocks; both streams get Unix time rebuilt from when their own packets arrived, with all of the
+session at hand, so each EMG feature takes the pose sample nearest to it in time (ASOF), or none where none is near.
+Windows are cut inside repetitions only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from embridge_cloud import clockfit
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.recipe import PairingConfig
 from embridge_cloud.store.sealed import SealedSession
@@ -86,12 +88,13 @@ def pair(
         raise DataError(f"session {sealed.id} has no EMG", reason=Reason.TOO_LITTLE_DATA)
     repetitions = tuple(r for r in sealed.repetitions() if r.status is RepetitionStatus.ACCEPTED)
     samples = sealed.samples(emg.name)
+    t_ns = clockfit.times_ns(sealed, emg.name, samples)
     front_end = FrontEnd(preprocess.front_end, emg)
     pose = _pose(sealed, repetitions, hidden)
     runs = []
     for features in run_chunks(preprocess.front_end, emg, _stretches(samples.index, samples.values)):
         at = np.array([front_end.input_index(j) for j in range(features.first, features.end)], np.int64)
-        when = samples.t_ns[np.searchsorted(samples.index, at, side="right") - 1]
+        when = t_ns[np.searchsorted(samples.index, at, side="right") - 1]
         runs.append(PairedRun(features, when, None if pose is None else nearest(when, *pose, config.tolerance_s)))
     return PairedSession(
         str(sealed.id), sealed.session.participant.id, sealed.session.started_ns, tuple(runs), repetitions
@@ -167,7 +170,8 @@ def _pose(
     if spec is None:
         return None
     samples = sealed.samples(spec.name)
-    t_ns, values = samples.t_ns, samples.values.astype(np.float64) * spec.scale
+    t_ns = clockfit.times_ns(sealed, spec.name, samples)
+    values = samples.values.astype(np.float64) * spec.scale
     if spec.modality is Modality.POSE:
         good = ~ik_failures(values)
         return t_ns[good], values[good].astype(np.float32)

@@ -8,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_edge.source import Packet
-from embridge_edge.timing import DeviceClock
+from embridge_edge.timing import CRYSTAL_SKEW, NOMINAL_SKEW, DeviceClock
 from embridge_shared.errors import DeviceError, Reason
 from embridge_shared.session import Session
-from embridge_shared.signal import Arrivals, Chunk
+from embridge_shared.signal import Arrivals, Chunk, Modality, StreamSpec
+
+
+def device_clock(spec: StreamSpec, host_ns: int) -> DeviceClock:
+    """The clock of a stream's device, counted from `host_ns`; bands have crystals, trackers state round rates."""
+    tracked = spec.modality in (Modality.POSE, Modality.GLOVE)
+    return DeviceClock(spec.rate_hz, host_ns, max_skew=NOMINAL_SKEW if tracked else CRYSTAL_SKEW)
 
 
 class Chunker:
@@ -22,6 +28,9 @@ class Chunker:
         ordinal: The stream's place in it.
         chunk_s: Length of a chunk.
         until: Samples before this index are stored already: they feed the clock, nothing else.
+
+    Attributes:
+        clock: The device's.
     """
 
     def __init__(self, session: Session, ordinal: int, chunk_s: float, until: int = 0) -> None:
@@ -31,7 +40,7 @@ class Chunker:
         self._channels = spec.n_channels
         self._dtype = spec.dtype.numpy
         self._size = max(1, round(chunk_s * spec.rate_hz))
-        self._clock = DeviceClock(spec.rate_hz, session.host_ns)
+        self.clock = device_clock(spec, session.host_ns)
         self._next = until
         self._chunk_first = until
         self._gap = 0
@@ -57,7 +66,7 @@ class Chunker:
                 f"the device sent {samples.shape} samples instead of (n, {self._channels})", reason=Reason.WRONG_SHAPE
             )
         end = packet.first + len(samples)
-        self._clock.observe(end - 1, packet.host_ns)
+        self.clock.observe(end - 1, packet.host_ns, broken=packet.inferred and packet.first > self._next)
         if end <= self._next:
             return []
         done: list[Chunk] = []
@@ -89,7 +98,7 @@ class Chunker:
             stream=self._ordinal,
             first=first,
             samples=samples,
-            t0_ns=self._unix_ns(self._clock.stamp_ns(first)),
+            t0_ns=self._unix_ns(self.clock.stamp_ns(first)),
             gap_before=self._gap,
             arrivals=Arrivals(np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs], np.int64)),
         )
@@ -98,7 +107,7 @@ class Chunker:
 
     def time_ns(self, index: int) -> int:
         """Best present estimate of the Unix time of sample `index`, ns."""
-        return self._unix_ns(self._clock.estimate_ns(index))
+        return self._unix_ns(self.clock.estimate_ns(index))
 
     def _unix_ns(self, host_ns: int) -> int:
         return self._session.started_ns + host_ns - self._session.host_ns
