@@ -17,6 +17,7 @@ from embridge_shared.errors import ConfigError, ExitCode
 if TYPE_CHECKING:
     from embridge_cloud.runs.spec import RunSpec
     from embridge_cloud.study.results import Results
+    from embridge_cloud.study.rows import Row
     from embridge_cloud.study.runner import Told
 
 
@@ -37,7 +38,7 @@ def benchmark(
     folds: Annotated[str, typer.Option(help='Folds of unseen gestures, as in "A,B".')] = "",
     seeds: Annotated[int, typer.Option(help="Number of seeds; 0 takes the suite's.", min=0)] = 0,
     jobs: Annotated[int, typer.Option(help="Processes at a time; 0 works in this one.", min=0)] = 2,
-    preset: Annotated[str, typer.Option(help="Where the learning starts from: quick, product or faithful.")] = "",
+    preset: Annotated[str, typer.Option(help="Where the learning starts from; by default as the data ask for.")] = "",
     config: Annotated[Path | None, typer.Option(help="TOML file in place of a preset.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -83,10 +84,18 @@ def _spec(data: str, preset: str, config: Path | None) -> RunSpec:
 
     if preset and config is not None:
         raise ConfigError("give a preset or a configuration, not both")
-    if preset:
-        known(preset)  # type: ignore[arg-type]
-    spec = read_spec(config) if config is not None else default_spec(preset or "quick")  # type: ignore[arg-type]
+    name = preset or _usual(data)
+    known(name)  # type: ignore[arg-type]
+    spec = read_spec(config) if config is not None else default_spec(name)  # type: ignore[arg-type]
     return msgspec.structs.replace(spec, data=data or spec.data)
+
+
+def _usual(data: str) -> str:
+    """The preset for a data set: recorded envelopes have one of their own."""
+    from embridge_cloud.datasets.base import EmgKind
+    from embridge_cloud.datasets.registry import open_dataset
+
+    return "envelope" if data and open_dataset(data).facts.emg_kind is EmgKind.ENVELOPE else "quick"
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -138,28 +147,21 @@ def _table(results: Results, out: Path) -> None:
 
     from embridge_cloud.study.results import RESULTS
 
-    console = Console()
-    shown = ("zs-seen", "zs-unseen", "zs-seen-trial", "zs-unseen-trial", "gzs-harmonic", "lp-seen", "lp-unseen",
-             "supervised", "few-shot-1", "few-shot-5")  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    wide = console.width >= 140
+    shown = ["zs-seen", "zs-unseen", "gzs-harmonic", "lp-seen", "supervised"]
+    shown += ["zs-seen-trial", "zs-unseen-trial", "lp-unseen", "few-shot-1", "few-shot-5"] if wide else []
     whole = [r for r in results.rows if r.share == 1]
     for regime, pose_regime in dict.fromkeys((r.regime, r.pose_regime) for r in whole):
         rows = [r for r in whole if (r.regime, r.pose_regime) == (regime, pose_regime)]
         columns = [p for p in shown if any(r.protocol == p for r in rows)]
-        table = Table(title=f"{regime}, {pose_regime} poses: balanced accuracy and 95 % interval over participants")
-        table.add_column("method")
+        table = Table(title=f"{regime}, {pose_regime} poses: balanced accuracy, 95 % interval over participants")
+        table.add_column("method", overflow="fold")
         for name in columns:
             table.add_column(name, justify="right")
         for name in dict.fromkeys(r.method for r in rows):
             found = {r.protocol: r for r in rows if r.method == name}
-            table.add_row(
-                name,
-                *(
-                    f"{found[p].balanced_accuracy:.3f}\n{found[p].ci95[0]:.2f}–{found[p].ci95[1]:.2f}"
-                    if p in found
-                    else ""
-                    for p in columns
-                ),
-            )
+            table.add_row(name, *(_cell(found.get(p)) for p in columns))
         console.print(table)
     for s in results.scan:
         console.print(
@@ -169,3 +171,7 @@ def _table(results: Results, out: Path) -> None:
     if results.choice is not None:
         console.print(results.choice.reason, soft_wrap=True)
     console.print(f"{out / RESULTS}; `embridge learn report {out}` makes a page of it", soft_wrap=True)
+
+
+def _cell(row: Row | None) -> str:
+    return "" if row is None else f"{row.balanced_accuracy:.3f}\n{row.ci95[0]:.2f}–{row.ci95[1]:.2f}"
