@@ -8,6 +8,7 @@ from embridge_shared.hand.glove import (
     fit_glove_calibration,
     glove_to_joints,
 )
+from embridge_shared.hand.inverse import joint_angles
 from embridge_shared.hand.joints import JOINTS, LIMITS, N_JOINTS, REST, clamp, ik_failures
 from embridge_shared.hand.kinematics import BONES, LANDMARKS, landmarks
 
@@ -24,5 +25,6 @@ __all__ = [
     "fit_glove_calibration",
     "glove_to_joints",
     "ik_failures",
+    "joint_angles",
     "landmarks",
 ]

@@ -39,7 +39,7 @@ _SEGMENTS = _HAND_LENGTH * np.array(
         (0.204, 0.117, 0.093),
     ]
 )
-_BASES = np.array(
+BASES: NDArray[np.float64] = np.array(
     [
         (0.022, 0.020, 0.010),
         (0.024, 0.0845, 0.002),
@@ -48,6 +48,7 @@ _BASES = np.array(
         (-0.033, 0.0705, 0.006),
     ]
 )
+"""Where each digit begins, (5, 3), m, wrist frame of the right hand: the thumb's carpal joint, then the knuckles."""
 _FAN_RAD = np.deg2rad([3.0, 0.0, -3.0, -7.0])
 _ROLL_RAD = np.deg2rad([-6.0, 0.0, 8.0, 16.0])
 _THUMB_ALONG = np.array([0.62, 0.68, 0.36])
@@ -75,13 +76,14 @@ def _frames() -> NDArray[np.float64]:
     return np.concatenate([thumb[None], fingers])
 
 
-_FRAMES = _frames()
+FRAMES: NDArray[np.float64] = _frames()
+"""Each digit's own frame when straight, (5, 3, 3): columns sideways, along, towards the palm."""
 
 
 def _digit(digit: int, sideways: NDArray[Any], bends: NDArray[Any]) -> NDArray[np.float64]:
     """Landmarks of one digit, (..., 4, 3), from its sideways angle (...) and three bends (..., 3)."""
-    turn = _FRAMES[digit] @ _about(2, sideways)
-    points = [np.broadcast_to(_BASES[digit], (*np.shape(sideways), 3))]
+    turn = FRAMES[digit] @ _about(2, sideways)
+    points = [np.broadcast_to(BASES[digit], (*np.shape(sideways), 3))]
     for segment in range(3):
         turn = turn @ _about(0, bends[..., segment])
         points.append(points[-1] + turn[..., 1] * _SEGMENTS[digit, segment])
