@@ -36,4 +36,4 @@ def test_a_group_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_groups_are_found() -> None:
-    assert set(found_groups()) == {"codec", "decode", "forearm", "ingest", "loop"}
+    assert set(found_groups()) >= {"codec", "decode", "forearm", "ingest", "loop", "radio"}
