@@ -28,6 +28,7 @@ from embridge_edge.bands.protocol import myo, open_profile
 from embridge_edge.bands.protocol import uart as uart_profile
 from embridge_edge.bands.uart import UartDriver
 from embridge_edge.ble.status import Phase, Policy
+from embridge_edge.ble.thread import Radios
 from embridge_edge.plan import Plan, SessionPlan
 from embridge_edge.spool import Spool
 from embridge_edge.virtual import myo as virtual_myo
@@ -336,6 +337,30 @@ async def test_a_band_that_falls_silent_is_started_again(rig):
     ((_, missing, inferred),) = run.gaps
     assert inferred
     assert 0.3 * 2000 < missing < 1.6 * 2000
+
+
+@pytest.mark.radio
+async def test_a_radio_that_is_unplugged_and_plugged_in_again_leaves_an_exact_gap(rig):
+    rig.add("open", open_ramp())
+    device = band(Radios(), OpenDriver(), adapter=served(rig), policy=dataclasses.replace(QUICK, give_up_s=10))
+    run = Run(device.streams[0])
+    await run.at_least(800)
+    rig.call(lambda: [host.abort() for host in list(rig.rig.hosts)])
+    await run.until(lambda: device.status.connects == 2 and run.gaps)
+    await run.at_least(run.end + 400)
+    device.stop()
+    await run.task
+    ((_, missing, inferred),) = run.gaps
+    assert (missing == device.streams[0].lost, inferred, misplaced(run.packets)) == (True, False, 0)
+
+
+@pytest.mark.radio
+async def test_two_bands_of_a_kind_are_kept_apart(rig):
+    virtual = [rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8), name=f"Myo {i}") for i in range(2)]
+    devices = [band(rig, MyoDriver(), 1.0, policy=dataclasses.replace(QUICK, first_s=10, scan_s=5)) for _ in virtual]
+    await asyncio.gather(*(Run(d.streams[0]).task for d in devices))
+    assert {d.status.address for d in devices} == {v.address for v in virtual}
+    assert [d.streams[0].received for d in devices] == [200, 200]
 
 
 async def test_no_band_at_all_says_what_to_do(rig):

@@ -65,6 +65,7 @@ class World:
     def __init__(self, clock):
         self.clock = clock
         self.advertising = True
+        self.address, self.more = "C0:01", []
         self.scans = 0
         self.clients = []
         self.connect_errors = []
@@ -101,16 +102,16 @@ class Scanner:
         if self.world.scan_error is not None:
             raise self.world.scan_error
         if self.world.advertising:
-            self.take(
-                SimpleNamespace(address="AA:BB", name="other"),
-                SimpleNamespace(local_name="other", rssi=-40, service_uuids=[]),
-            )
-            self.take(
-                SimpleNamespace(address="C0:01", name=None),
-                SimpleNamespace(local_name="band", rssi=-60, service_uuids=[]),
-            )
+            for address, name in (("AA:BB", "other"), (self.world.address, "band"), *self.world.more):
+                self.take(
+                    SimpleNamespace(address=address, name=None),
+                    SimpleNamespace(local_name=name, rssi=-60, service_uuids=[]),
+                )
 
-    async def stop(self):
+    async def __aenter__(self):
+        await self.start()
+
+    async def __aexit__(self, *_):
         pass
 
 
@@ -429,9 +430,43 @@ def test_every_error_of_a_radio_is_blamed_and_says_what_to_do(error, reason, fat
         assert fault.text
 
 
-def test_errors_of_our_own_are_not_blamed_on_the_band():
-    with pytest.raises(KeyError):
-        blame(KeyError("bug"), "connecting")
+async def test_an_error_nobody_foresaw_is_logged_and_tried_again(caplog):
+    bench = Bench()
+    bench.world.connect_errors = [KeyError("bug")]
+    status = await bench.run(20.0)
+    assert status.connects == 1
+    assert "KeyError('bug')" in next(s.reason for s in bench.supervisor.history if s.phase is Phase.RECONNECTING)
+    assert "nobody foresaw" in caplog.text
+
+
+async def test_two_bands_of_a_kind_do_not_take_the_same_device_and_keep_theirs():
+    bench, claims = Bench(), set()
+    bench.world.more = [("C0:02", "band")]
+    boxes = [Mailbox(100_000) for _ in range(2)]
+    both = [
+        Supervisor(Handler(), box, bench.clock, claims=claims, rng=random.Random(1), policy=Policy()) for box in boxes
+    ]
+    bench.clock.at(20.0, lambda: [c.drop() for c in list(bench.world.clients)])
+    for s in both:
+        bench.clock.at(40.0, s.stop)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(s.run(bench.world.open) for s in both))
+    assert [s.status.address for s in both] == ["C0:01", "C0:02"]
+    assert [{h.address for h in s.history if h.address} for s in both] == [{"C0:01"}, {"C0:02"}]
+    assert [s.status.connects for s in both] == [2, 2]
+    assert not claims
+
+
+async def test_a_band_that_comes_back_under_another_address_is_known_by_its_name():
+    bench = Bench(scan_s=1.0)
+
+    def move():
+        bench.world.address = "C0:99"
+        bench.world.client.drop()
+
+    bench.clock.at(10.0, move)
+    status = await bench.run(30.0)
+    assert (status.address, status.connects) == ("C0:99", 2)
 
 
 # mailbox and thread

@@ -118,7 +118,7 @@ class BleBand:
     @property
     def history(self) -> tuple[Status, ...]:
         """The last transitions of the link, oldest first."""
-        return tuple(self._supervisor.history) if self._supervisor is not None else ()
+        return self._supervisor.history if self._supervisor is not None else ()
 
     @property
     def dropped(self) -> int:
@@ -185,6 +185,7 @@ class BleBand:
             address=self._address,
             policy=self._policy,
             changed=self._told,
+            claims=self._thread.claims,
         )
         self._running = self._thread.spawn(self._supervisor.run(self._thread.adapter))
 

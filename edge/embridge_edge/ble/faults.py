@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from bleak.exc import (
@@ -16,6 +17,8 @@ from bleak.exc import (
 )
 
 from embridge_shared.errors import ConfigError, DeviceError, EmbridgeError, Reason
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ _DBUS = {
 }
 
 
-def blame(error: BaseException, doing: str) -> Fault:
+def blame(error: Exception, doing: str) -> Fault:
     """The fault an exception stands for.
 
     Args:
@@ -130,4 +133,9 @@ def blame(error: BaseException, doing: str) -> Fault:
             f"{doing} failed: {error or type(error).__name__}",
             "Bring the band nearer; it is tried again.",
         )
-    raise error
+    logger.error("%s failed in a way nobody foresaw", doing, exc_info=error)
+    return Fault(
+        Reason.UNREACHABLE,
+        f"{doing} failed: {error!r}",
+        "It is tried again; if it stays like this, report it with the log.",
+    )

@@ -11,9 +11,7 @@ reason and what to do next. It runs in the Bluetooth thread; what it tells may b
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -27,18 +25,17 @@ from bleak.exc import BleakError
 
 from embridge_edge.ble.adapter import Adapter
 from embridge_edge.ble.faults import DROPPED, NOT_SEEN, SILENT, Fault, blame
+from embridge_edge.ble.finding import Finder
+from embridge_edge.ble.journal import Journal
 from embridge_edge.ble.link import Link
 from embridge_edge.ble.mailbox import Mailbox, Notification
 from embridge_edge.ble.status import Handler, Phase, Policy, Status
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, Reason
 
-logger = logging.getLogger(__name__)
-
 _TICK_S = 0.25
 _DISCONNECT_S = 3.0
 _STABLE_S = 5.0
-_HISTORY = 64
 _HOPELESS = 3
 """Connections in a row that brought nothing but garbage, or failed in the same final way."""
 
@@ -54,9 +51,9 @@ class Supervisor:
         policy: How patient it is.
         rng: Jitter of the backoff.
         changed: Called in the Bluetooth thread with every new status.
+        claims: Addresses that bands of this radio have taken, shared by all of them.
 
     Attributes:
-        history: The last transitions, oldest first.
         notifications: Notifications so far.
     """
 
@@ -70,14 +67,15 @@ class Supervisor:
         policy: Policy | None = None,
         rng: random.Random | None = None,
         changed: Callable[[Status], None] | None = None,
+        claims: set[str] | None = None,
     ) -> None:
         self._handler = handler
         self._mailbox = mailbox
         self._clock = clock
-        self._address = address.upper()
+        self._finder = Finder(handler, address, claims if claims is not None else set())
+        self._journal = Journal(clock, changed)
         self._policy = policy or Policy()
         self._rng = rng or random.Random()  # noqa: S311
-        self._changed = changed
         self._wake = asyncio.Event()
         self._stopping = False
         self._gone = False
@@ -88,9 +86,17 @@ class Supervisor:
         self._streamed_ns = 0
         self._strikes = 0
         self._link: Link | None = None
-        self.status = Status()
-        self.history: deque[Status] = deque(maxlen=_HISTORY)
         self.notifications = 0
+
+    @property
+    def status(self) -> Status:
+        """What is known of the link; from any thread."""
+        return self._journal.status
+
+    @property
+    def history(self) -> tuple[Status, ...]:
+        """The last transitions, oldest first; from any thread."""
+        return tuple(self._journal.history)
 
     # Said from within the Bluetooth thread
 
@@ -116,7 +122,7 @@ class Supervisor:
         self._strikes += 1
         if self._strikes >= _HOPELESS:
             fault = replace(fault, fatal=True)
-        self._go(Phase.GARBLED, fault=fault)
+        self._journal.enter(Phase.GARBLED, fault=fault)
         self._complaint = fault
         self._wake.set()
 
@@ -127,8 +133,8 @@ class Supervisor:
     def resynced(self, reason: str, action: str) -> None:
         """The consumer had to find its place anew; the link is as good as it was."""
         if self.status.phase is Phase.STREAMING:
-            self._go(Phase.RESYNCED, reason=reason, action=action)
-            self._go(Phase.STREAMING, reason=reason, action=action)
+            self._journal.enter(Phase.RESYNCED, reason=reason, action=action)
+            self._journal.enter(Phase.STREAMING, reason=reason, action=action)
 
     # Life
 
@@ -141,18 +147,19 @@ class Supervisor:
                 if self._stopping or fault is None:
                     break
                 if fault.fatal:
-                    self._go(Phase.FAILED, fault=fault)
+                    self._journal.enter(Phase.FAILED, fault=fault)
                     return
                 patience_s = self._policy.give_up_s if self._streamed_ns else self._policy.first_s
                 away_s = (self._clock.monotonic_ns() - max(self._last_ns, began_ns)) * 1e-9
                 if away_s >= patience_s:
-                    self._go(Phase.LOST, fault=fault)
+                    self._journal.enter(Phase.LOST, fault=fault)
                     return
                 await self._back_off(fault)
-            self._go(Phase.STOPPED, reason="stopped as asked")
+            self._journal.enter(Phase.STOPPED, reason="stopped as asked")
         finally:
             if not self.status.phase.over:
-                self._go(Phase.STOPPED, reason="stopped as asked")
+                self._journal.enter(Phase.STOPPED, reason="stopped as asked")
+            self._finder.forget()
             self._mailbox.close()
 
     async def _back_off(self, fault: Fault) -> None:
@@ -161,7 +168,7 @@ class Supervisor:
         low_s, high_s = self._policy.backoff_s
         wait_s = 0.0 if attempt == 0 else min(high_s, low_s * 2 ** min(attempt - 1, 30)) * self._rng.uniform(0.5, 1.0)
         again = f", next attempt in {wait_s:.1f} s" if wait_s else ""
-        self._go(Phase.RECONNECTING, fault=fault, reason=f"{fault.text}{again}")
+        self._journal.enter(Phase.RECONNECTING, fault=fault, reason=f"{fault.text}{again}")
         if wait_s:
             await self._pause(wait_s)
 
@@ -172,21 +179,23 @@ class Supervisor:
         self._gone, self._complaint = False, None
         try:
             after = self.status.fault
-            self._go(Phase.SCANNING, reason=after.text if after else "", attempt=self.status.attempt + 1)
+            self._journal.note(attempt=self.status.attempt + 1)
+            self._journal.enter(Phase.SCANNING, reason=after.text if after else "")
             adapter = await open_adapter()
             found = await self._find(adapter)
             if found is None:
                 return None if self._stopping else NOT_SEEN
             doing = "connecting"
-            self._go(Phase.CONNECTING)
+            self._journal.enter(Phase.CONNECTING)
             client = adapter.make_client(found, disconnected=self._disconnected, timeout_s=self._policy.connect_s)
             await client.connect()
             doing = "setting it up"
-            self._go(Phase.SUBSCRIBING, connects=self.status.connects + 1)
+            self._journal.note(connects=self.status.connects + 1)
+            self._journal.enter(Phase.SUBSCRIBING)
             link = await self._set_up(client)
             doing = "streaming"
             return await self._watch(adapter, client, link)
-        except (BleakError, OSError, TimeoutError, EmbridgeError) as error:
+        except Exception as error:  # stacks raise what they like: every error is a fault with a next step
             if self._gone and not isinstance(error, EmbridgeError):
                 return DROPPED
             fault = blame(error, doing)
@@ -199,28 +208,24 @@ class Supervisor:
 
     async def _find(self, adapter: Adapter) -> BLEDevice | None:
         """Look for the band: what a stack remembers of it from before may be forgotten."""
-        found: list[tuple[BLEDevice, AdvertisementData]] = []
+        finder = self._finder
+        finder.begin()
 
         def take(device: BLEDevice, advertisement: AdvertisementData) -> None:
-            wanted = device.address.upper() == self._address if self._address else True
-            if wanted and not found and (self._address or self._handler.matches(device, advertisement)):
-                found.append((device, advertisement))
+            if finder.consider(device, advertisement):
                 self._wake.set()
 
-        scanner = adapter.make_scanner(take)
-        await scanner.start()
-        try:
-            deadline_ns = self._clock.monotonic_ns() + round(self._policy.scan_s * 1e9)
-            while not found and not self._stopping and self._clock.monotonic_ns() < deadline_ns:
+        deadline_ns = self._clock.monotonic_ns() + round(self._policy.scan_s * 1e9)
+        self._wake.clear()
+        async with adapter.make_scanner(take):
+            while not finder.seen and not self._stopping and self._clock.monotonic_ns() < deadline_ns:
                 await self._pause((deadline_ns - self._clock.monotonic_ns()) * 1e-9)
-        finally:
-            await scanner.stop()
-        if not found or self._stopping:
+        sighting = None if self._stopping else finder.found()
+        if sighting is None:
             return None
-        device, advertisement = found[0]
-        name = advertisement.local_name or device.name or ""
-        self.status = replace(self.status, address=device.address, name=name, rssi_dbm=advertisement.rssi)
-        return device
+        rssi_dbm = sighting.advertisement.rssi
+        self._journal.note(address=sighting.device.address, name=sighting.name, rssi_dbm=rssi_dbm)
+        return sighting.device
 
     async def _set_up(self, client: BleakClient) -> Link:
         self._epoch += 1
@@ -240,7 +245,7 @@ class Supervisor:
         self._mailbox.put(Notification(now_ns, epoch, channel, bytes(data)))
         if self.status.phase in (Phase.SUBSCRIBING, Phase.STALLED):
             self._streamed_ns = self._streamed_ns or now_ns
-            self._go(Phase.STREAMING, reason="samples come", action="")
+            self._journal.enter(Phase.STREAMING, reason="samples come", action="")
 
     def _disconnected(self, _: BleakClient) -> None:
         self._gone = True
@@ -259,7 +264,7 @@ class Supervisor:
                 return DROPPED
             now_ns = self._clock.monotonic_ns()
             if self.status.attempt and now_ns - began_ns >= _STABLE_S * 1e9 and self.status.phase is Phase.STREAMING:
-                self.status = replace(self.status, attempt=0)
+                self._journal.note(attempt=0)
             if await self._silent(link, now_ns):
                 return SILENT
             if self._handler.keep_alive_s is not None and now_ns - alive_ns >= self._handler.keep_alive_s * 1e9:
@@ -276,7 +281,7 @@ class Supervisor:
         if silence_s < self._policy.silence_s:
             return False
         if self.status.phase is not Phase.STALLED:
-            self._go(
+            self._journal.enter(
                 Phase.STALLED,
                 fault=Fault(SILENT.reason, f"no samples for {silence_s:.1f} s", "The band is told to start once more."),
             )
@@ -292,8 +297,7 @@ class Supervisor:
         with suppress(BleakError, TimeoutError, EmbridgeError):
             battery = await self._handler.battery(link)
         rssi_dbm = report.rssi_dbm if report is not None and report.rssi_dbm is not None else self.status.rssi_dbm
-        self.status = replace(self.status, report=report, battery=battery, rssi_dbm=rssi_dbm)
-        self._tell()
+        self._journal.note(report=report, battery=battery, rssi_dbm=rssi_dbm)
 
     async def _let_go(self, client: BleakClient | None) -> None:
         """Stop the band where it is still there, and disconnect."""
@@ -319,41 +323,3 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(sleeping, waking, return_exceptions=True)
             self._wake.clear()
-
-    def _go(
-        self,
-        phase: Phase,
-        *,
-        fault: Fault | None = None,
-        reason: str | None = None,
-        action: str | None = None,
-        connects: int | None = None,
-        attempt: int | None = None,
-    ) -> None:
-        """Enter a state."""
-        before = self.status
-        if reason is None:
-            reason = fault.text if fault is not None else ("" if phase is Phase.STREAMING else before.reason)
-        if action is None:
-            action = fault.action if fault is not None else before.action
-        self.status = replace(
-            before,
-            phase=phase,
-            reason=reason,
-            action=action,
-            since_ns=self._clock.monotonic_ns(),
-            fault=fault if fault is not None else before.fault,
-            connects=before.connects if connects is None else connects,
-            attempt=before.attempt if attempt is None else attempt,
-        )
-        self.history.append(self.status)
-        who = self.status.name or self._address or "band"
-        if fault is None:
-            logger.info("%s: %s%s", who, phase.value, f", {reason}" if reason else "")
-        else:
-            logger.warning("%s: %s, %s. %s", who, phase.value, reason, action)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._changed is not None:
-            self._changed(self.status)

@@ -26,6 +26,9 @@ class BleThread:
 
     Args:
         open_adapter: Makes the adapter, already open, within the thread's event loop.
+
+    Attributes:
+        claims: Addresses of bands that are taken; read and written within the thread.
     """
 
     def __init__(self, open_adapter: OpenAdapter) -> None:
@@ -34,6 +37,7 @@ class BleThread:
         self._thread = threading.Thread(target=self._serve, name="bluetooth", daemon=True)
         self._adapter: Adapter | None = None
         self._opening: asyncio.Task[Adapter] | None = None
+        self.claims: set[str] = set()
 
     @classmethod
     def on(cls, spec: str) -> BleThread:
