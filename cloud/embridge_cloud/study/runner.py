@@ -28,7 +28,7 @@ from embridge_cloud.study.suites import Unit
 
 logger = logging.getLogger(__name__)
 
-FIGURES = 1
+FIGURES = 2
 """Raised when figures of the same models change, so that older ones are not mixed in."""
 
 _ELAPSED = "elapsed.json"

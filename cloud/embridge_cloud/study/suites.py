@@ -10,7 +10,7 @@ from embridge_cloud.study.outcome import Job
 from embridge_cloud.study.protocol import SHARES, Regime, Run
 
 SuiteName = Literal["quick", "full"]
-SHUFFLES = 3
+SHUFFLES = 2
 CLOSED_SHUFFLES = 5
 HALF = 2
 """Ablations meet every second group of participants."""
