@@ -30,6 +30,8 @@ Decodes {len(manifest.gestures)} gestures from {manifest.channels} EMG channels,
 `{manifest.lineage.snapshot}`; recipe `{manifest.lineage.config}`; seed {manifest.lineage.seed}; code {manifest.code};
 parent {f"`{manifest.parent}`" if manifest.parent else "none"}.
 
+Head: **{manifest.head}**. {manifest.head_reason}
+
 ## Measured
 
 | figure | value |

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embridge_cloud.study.cli import benchmark
-from embridge_cloud.study.cli import benchmark
 from embridge_cloud.study.report_cli import report
 from embridge_shared.errors import OperatorError
 

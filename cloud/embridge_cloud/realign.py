@@ -17,20 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_cloud.card import model_card
-from embridge_cloud.learn.checkpoint import save_checkpoint
+from embridge_cloud.learn.config import HeadName
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.export import Exported, export_encoder, run_singly
+from embridge_cloud.learn.heads import DEEP, Head, fit_head, save_head
 from embridge_cloud.learn.optim import Progress, ProgressCallback
-from embridge_cloud.learn.pipeline import pretrain_encoders, train
+from embridge_cloud.learn.pipeline import pretrain_encoders
 from embridge_cloud.learn.trained import Trained
 from embridge_cloud.learn.zeroshot import evaluate_zero_shot
 from embridge_cloud.pairing import cut, pair, wearer_scale
 from embridge_cloud.prototypes import PrototypeIndex, build_prototypes
 from embridge_cloud.recipe import CONTROL, MODEL, SUMMARY, Recipe, Summary
 from embridge_cloud.store.sealed import Catalogue, SealedSession
+from embridge_cloud.study.choice import Choice
+from embridge_cloud.study.judge import judge_heads
 from embridge_shared import gestures as vocabulary
 from embridge_shared.clock import Clock
-from embridge_shared.errors import DataError, Reason
+from embridge_shared.errors import ConfigError, DataError, Reason
 from embridge_shared.preprocess import PoseConfig
 from embridge_shared.release import (
     CARD,
@@ -91,25 +94,33 @@ def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: Prog
         ModelError: Training diverged, or the exported encoder answers differently.
     """
     snapshot = take_snapshot(Catalogue(store), config, progress)
-    encoders = pretrain_encoders(snapshot.train, config.learn, seed=config.seed, progress=progress)
-    both = (snapshot.train, snapshot.validation, config.learn)
-    trained = train(*both, seed=config.seed, unseen=config.unseen, pretrained=encoders, progress=progress)
-    out.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(trained, out / MODEL)
-    for number in range(config.controls):
-        control = train(
+    choice = _choose(snapshot, config, progress)
+    name = msgspec.convert(choice.method, HeadName)
+    encoders = None
+    if name in DEEP:
+        encoders = pretrain_encoders(snapshot.train, config.learn, seed=config.seed, progress=progress)
+
+    def fit(seed: int, tell: ProgressCallback, *, shuffle: bool = False) -> Head:
+        return fit_head(
+            name,
             snapshot.train,
-            None,
             config.learn,
-            seed=config.seed + number,
+            seed=seed,
             unseen=config.unseen,
             pretrained=encoders,
-            shuffle_pairs=True,
-            progress=_renamed(progress, "control"),
+            shuffle=shuffle,
+            progress=tell,
         )
-        save_checkpoint(control, out / f"{CONTROL}-{number}")
+
+    head = fit(config.seed, progress)
+    out.mkdir(parents=True, exist_ok=True)
+    save_head(head, out / MODEL)
+    for number in range(config.controls):
+        control = fit(config.seed + number, _renamed(progress, "control"), shuffle=True)
+        save_head(control, out / f"{CONTROL}-{number}")
+        _prototypes(snapshot, config, control).save(out / f"{CONTROL}-{number}")
     progress(Progress("export", 0, 1, 0.0))
-    summary = _release(snapshot, config, trained, out, clock)
+    summary = _release(snapshot, config, choice, head, out, clock)
     (out / SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(summary)))
     progress(Progress("export", 1, 1, 0.0))
     return summary
@@ -169,22 +180,43 @@ def _renamed(progress: ProgressCallback, stage: str) -> ProgressCallback:
     return tell
 
 
-def _release(snapshot: Snapshot, config: Recipe, trained: Trained, out: Path, clock: Clock) -> Summary:
-    index = build_prototypes(
-        trained.embed_pose,
+def _choose(snapshot: Snapshot, config: Recipe, progress: ProgressCallback) -> Choice:
+    """The head to ship: the only candidate, or the one that decodes best what the training side holds back."""
+    if len(config.heads) == 1:
+        return Choice(method=config.heads[0], reason="The recipe names no other.", table=())
+    try:
+        return judge_heads(
+            snapshot.train,
+            config.learn,
+            candidates=config.heads,
+            runs=config.trials,
+            progress=_renamed(progress, "trial"),
+        )
+    except (ConfigError, DataError) as error:
+        logger.warning("heads cannot be judged, %s ships: %s", config.heads[-1], error)
+        return Choice(method=config.heads[-1], reason=f"Heads could not be judged: {error}", table=())
+
+
+def _prototypes(snapshot: Snapshot, config: Recipe, head: Head) -> PrototypeIndex:
+    return build_prototypes(
+        head.embed_pose,
         _gallery(snapshot, config),
         (*config.seen, *config.unseen),
         per_gesture=config.prototypes,
         seed=config.seed,
-        encoder=trained.lineage.statistics,
+        encoder=head.lineage.statistics,
     )
+
+
+def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out: Path, clock: Clock) -> Summary:
+    index = _prototypes(snapshot, config, head)
     train_emg = snapshot.train.emg
     assert train_emg is not None
     rng = np.random.default_rng(config.seed)
     sample = train_emg[np.sort(rng.choice(len(train_emg), min(256, len(train_emg)), replace=False))]
-    exported = export_encoder(trained, sample)
-    metrics = _metrics(snapshot, config, trained, exported, index)
-    manifest = _manifest(snapshot, config, trained, index, metrics, clock.wall_ns())
+    exported = export_encoder(head, sample)
+    metrics = _metrics(snapshot, config, choice, head, exported, index)
+    manifest = _manifest(snapshot, config, choice, head, index, metrics, clock.wall_ns())
     files = {
         ENCODER: exported.onnx,
         ENCODER_INT8: exported.int8,
@@ -202,15 +234,18 @@ def _release(snapshot: Snapshot, config: Recipe, trained: Trained, out: Path, cl
         sessions=snapshot.sessions,
         participants=manifest.lineage.participants,
         windows=len(snapshot.train),
+        head=choice.method,
+        head_reason=choice.reason,
         metrics=metrics,
-        history=trained.history,
+        history=head.history if isinstance(head, Trained) else {},
     )
 
 
 def _manifest(
     snapshot: Snapshot,
     config: Recipe,
-    trained: Trained,
+    choice: Choice,
+    head: Head,
     index: PrototypeIndex,
     metrics: dict[str, float],
     created_ns: int,
@@ -223,10 +258,12 @@ def _manifest(
         code=version("embridge"),
         parent=config.parent,
         preprocess=config.preprocess,
-        pose=_pose_config(config, trained),
+        pose=_pose_config(config, head) if isinstance(head, Trained) else None,
         window=config.learn.emg.window,
         channels=config.learn.emg.channels,
-        queries=config.learn.qformer.queries,
+        head=choice.method,
+        head_reason=choice.reason,
+        queries=head.config.qformer.spoken if isinstance(head, Trained) else 1,
         dim=index.vectors.shape[1],
         gestures=tuple(_gesture(name, config, index, len(participants)) for name in index.gestures),
         rows=tuple(index.rows.tolist()),
@@ -298,20 +335,20 @@ def _pose_config(config: Recipe, trained: Trained) -> PoseConfig:
 
 
 def _metrics(
-    snapshot: Snapshot, config: Recipe, trained: Trained, exported: Exported, index: PrototypeIndex
+    snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, exported: Exported, index: PrototypeIndex
 ) -> dict[str, float]:
-    metrics = {
-        "parity.cosine": exported.parity.cosine,
-        "parity.int8_cosine": exported.int8_parity.cosine,
-        "learn.linear_l2": config.learn.linear.l2,
-        **{f"sanity.{k}": float(v) for k, v in msgspec.structs.asdict(trained.sanity).items()},
-    }
+    metrics = {"parity.cosine": exported.parity.cosine, "parity.int8_cosine": exported.int8_parity.cosine}
+    for entry in choice.table:
+        metrics |= {f"trial.{entry['method']}.{what}": entry[what] for what in ("seen", "unseen")}
+    if isinstance(head, Trained):
+        metrics["learn.linear_l2"] = head.config.linear.l2
+        metrics |= {f"sanity.{k}": float(v) for k, v in msgspec.structs.asdict(head.sanity).items()}
     if snapshot.validation is not None:
         gallery = snapshot.train.without_emg().of_gestures(config.seen)
-        seen = evaluate_zero_shot(trained, snapshot.validation.without_pose(), gallery, seed=config.seed)
+        seen = evaluate_zero_shot(head, snapshot.validation.without_pose(), gallery, seed=config.seed)
         metrics["validation.seen.balanced_accuracy"] = seen.prototype.balanced_accuracy
         metrics["validation.seen.chance"] = seen.prototype.chance
-        metrics["index.recall"] = index.recall(trained.embed_emg(snapshot.validation.emg))
+        metrics["index.recall"] = index.recall(head.embed_emg(snapshot.validation.emg))
     return metrics
 
 

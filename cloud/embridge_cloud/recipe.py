@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from embridge_cloud.learn.config import LearnConfig
+from embridge_cloud.learn.config import HeadName, LearnConfig
 from embridge_shared.errors import ConfigError
 from embridge_shared.preprocess import PreprocessConfig
 
@@ -47,6 +47,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         prototypes: A gesture.
         k: Prototypes that count in a score.
         seed: Of everything.
+        heads: Candidates for the head that ships, the simplest first; more than one are judged on gestures and people
+            of the training side, held back in turn.
+        trials: Partings they are judged on.
         controls: Controls with broken pairs to train beside it.
     """
 
@@ -64,11 +67,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prototypes: int = 24
     k: int = 8
     seed: int = 0
+    heads: tuple[HeadName, ...] = ("regression", "closed", "cpep", "embridge")
+    trials: int = 2
     controls: int = 1
 
     def __post_init__(self) -> None:
         if len(self.seen) < 2 or set(self.seen) & set(self.unseen):
             raise ConfigError("a realignment needs two or more seen gestures, none of them also unseen")
+        if not self.heads or len(set(self.heads)) < len(self.heads):
+            raise ConfigError("a realignment needs a head, and each candidate once")
         if self.unseen_from not in ("templates", "recordings"):
             raise ConfigError(f"unseen_from is {self.unseen_from!r}", hint='Use "templates" or "recordings".')
         window, signal = self.preprocess.window, self.learn.emg
@@ -98,6 +105,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         sessions: Their ids.
         participants: Training participants.
         windows: Training windows.
+        head: What it speaks with.
+        head_reason: Why, in a sentence.
         metrics: Measured figures by name.
         history: Loss curves, one value a step.
     """
@@ -109,5 +118,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[str, ...]
     participants: tuple[str, ...]
     windows: int
+    head: str
+    head_reason: str
     metrics: dict[str, float]
     history: dict[str, list[float]]

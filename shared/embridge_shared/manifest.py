@@ -89,6 +89,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
         pose: From hand pose to the pose encoder's input, when the prototypes were made with one.
         window: Features in a window (T).
         channels: EMG channels (C).
+        head: What maps EMG into the pose space, as in "embridge", "cpep", "closed" or "regression".
+        head_reason: Why this one, in a sentence.
         queries: Embeddings of a window (M).
         dim: Their size (d).
         gestures: In the order of the scores (G).
@@ -113,6 +115,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     pose: PoseConfig | None = None
     window: int
     channels: int
+    head: str = "embridge"
+    head_reason: str = ""
     queries: int
     dim: int
     gestures: tuple[Gesture, ...]

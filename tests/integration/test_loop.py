@@ -14,6 +14,7 @@ from embridge_cloud.demo.cli import sound
 from embridge_cloud.demo.loop import run_loop
 from embridge_cloud.demo.report import write_report
 from embridge_cloud.learn.config import LearnConfig
+from embridge_cloud.learn.heads import DEEP
 from embridge_cloud.realign import take_snapshot
 from embridge_cloud.store.sealed import Catalogue
 from embridge_shared.session import Purpose
@@ -82,7 +83,13 @@ def test_a_recording_goes_in_at_the_wrist_and_comes_out_decoded(data_dir: Path, 
         assert figures["chance"] == pytest.approx(1 / n, abs=1e-4)
         assert 0 <= figures["balanced_accuracy"] <= 1
         assert len(figures["gestures"]) == n
-    for name in ("confusion", "embedding", "losses", "latency", "strip"):
+    head = report["release"]["head"]
+    assert head in world.recipe.heads
+    assert head in report["release"]["head_reason"]
+    assert {f"trial.{name}.unseen" for name in world.recipe.heads} <= set(report["release"]["metrics"])
+    drawn = {"confusion", "embedding", "latency", "strip"} | ({"losses"} if head in DEEP else set())
+    assert {p.stem for p in (tmp_path / "report").glob("*.png")} == drawn
+    for name in drawn:
         assert (tmp_path / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
     catalogue = Catalogue(tmp_path / "site" / "cloud" / "sealed")

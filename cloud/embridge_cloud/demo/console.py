@@ -89,4 +89,5 @@ class Console:
             f"every {decode['hop_ms']:.0f} ms. Release {release['name']} {release['registry'][:12]} on "
             f"{len(release['edges'])} edges."
         )
+        console.print(f"Head: {release['head']}. {release['head_reason']}")
         console.print(f"{report['wall_s']:.0f} s in all. Report: {out / 'index.html'}", soft_wrap=True)

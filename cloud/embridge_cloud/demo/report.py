@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from embridge_cloud import plots
 from embridge_cloud.demo.loop import Outcome
-from embridge_cloud.learn.checkpoint import load_checkpoint
 from embridge_cloud.learn.evaluate import Score
 from embridge_cloud.learn.export import run_onnx, run_singly
+from embridge_cloud.learn.heads import load_head
 from embridge_cloud.offline import SessionWindows, evaluation_windows
+from embridge_cloud.prototypes import PrototypeIndex
 from embridge_cloud.recipe import CONTROL
 from embridge_cloud.store.sealed import SealedSession
 from embridge_cloud.verdict import DecodedSession, ScoredWindows, choose, choose_any, gather, trial_vote, within
@@ -28,6 +29,7 @@ from embridge_shared.signal import Modality
 
 REPORT = "report.json"
 PAGE = "index.html"
+LOSSES = "losses.png"
 _STRIP_S = 30.0
 _STRIP_MOVEMENTS = 3
 _PARITY_WINDOWS = 500
@@ -76,7 +78,7 @@ def write_report(outcome: Outcome, out: Path, began_s: float) -> dict[str, Any]:
     report["wall_s"] = round(time.monotonic() - began_s, 2)
     report["stages"] = outcome.stages | {"report_and_start_s": round(report["wall_s"] - told_s, 2)}
     (out / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    (out / PAGE).write_text(_page(report), encoding="utf-8")
+    (out / PAGE).write_text(_page(report, curves=(out / LOSSES).exists()), encoding="utf-8")
     return report
 
 
@@ -98,6 +100,8 @@ def _release(outcome: Outcome) -> dict[str, Any]:
         "registry": outcome.registry_digest,
         "edge": ", ".join(running),
         "edges": {e["edge"]: e["release"] for e in outcome.edges},
+        "head": outcome.summary.head,
+        "head_reason": outcome.summary.head_reason,
         "metrics": outcome.summary.metrics,
     }
 
@@ -115,10 +119,10 @@ def _gathered(outcome: Outcome, bundle: Bundle, sessions: list[DecodedSession]) 
 
 def _controls(outcome: Outcome, bundle: Bundle, cut: list[SessionWindows]) -> list[ScoredWindows]:
     """The same windows as scored by models whose training pairs were broken."""
-    scorer = bundle.scorer()
     found = []
     for number in range(outcome.world.recipe.controls):
-        embed = load_checkpoint(outcome.job / f"{CONTROL}-{number}").embed_emg
+        folder = outcome.job / f"{CONTROL}-{number}"
+        embed, scorer = load_head(folder).embed_emg, PrototypeIndex.load(folder).scorer(bundle.manifest.k)
         sessions = [DecodedSession(c.participant, c.t_ns, scorer(embed(c.windows)), c.repetitions) for c in cut]
         found.append(_gathered(outcome, bundle, sessions))
     return found
@@ -202,16 +206,16 @@ def _pictures(
         ],
     )  # fmt: skip
     _embedding_map(bundle, cut, out / "embedding.png")
-    history = outcome.summary.history
-    plots.losses(
-        out / "losses.png",
-        history,
-        [
-            ("masked pre-training", ("emg_mae", "pose_mae")),
-            ("alignment", ("total", "nce", "cascle", "mprl")),
-            ("targets and queries", ("target_entropy", "query_usage")),
-        ],
-    )
+    if outcome.summary.history:
+        plots.losses(
+            out / LOSSES,
+            outcome.summary.history,
+            [
+                ("masked pre-training", ("emg_mae", "pose_mae")),
+                ("alignment", ("align", "nce", "cascle", "mprl")),
+                ("targets and queries", ("target_entropy", "query_usage")),
+            ],
+        )
     plots.latency(out / "latency.png", latency_ms)
     training = next(s for s in outcome.sessions if s.session.purpose is Purpose.TRAINING)
     _strip(training, out / "strip.png")
@@ -274,7 +278,7 @@ def _hands(sealed: SealedSession, shown: list[Repetition], start_ns: int) -> lis
     return [((t - start_ns) * 1e-9, values[min(row, len(values) - 1)]) for t, row in zip(moments, rows, strict=True)]
 
 
-def _page(report: dict[str, Any]) -> str:
+def _page(report: dict[str, Any], *, curves: bool) -> str:
     zero, chunks = report["zero_shot"], report["chunks"]
     rows = "".join(
         f"<tr><td>{name}</td><td>{zero[key]['balanced_accuracy']:.3f}</td><td>{zero[key]['chance']:.3f}</td>"
@@ -296,6 +300,7 @@ def _page(report: dict[str, Any]) -> str:
             ("losses", "Training curves"),
             ("latency", "Decode latency on the edge"),
         )
+        if curves or name != "losses"
     )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>EMBridge report</title>
@@ -307,6 +312,7 @@ img{{max-width:100%}}figure{{margin:2rem 0}}figcaption{{color:#52606d}}</style>
 Release <code>{report["release"]["name"]}</code> (<code>{report["release"]["registry"][:12]}</code>) ran on
 {len(report["release"]["edges"])} edges; a decode took {report["decode"]["latency_ms"]["p50"]} ms at the median,
 {report["decode"]["latency_ms"]["p99"]} ms at the 99th percentile. Wall time {report["wall_s"]:.0f} s.</p>
+<p>It speaks with the head <b>{report["release"]["head"]}</b>. {html.escape(report["release"]["head_reason"])}</p>
 <table><tr><th>decoded live by held-out wearers</th><th>balanced accuracy</th><th>chance</th>
 <th>95 % interval over wearers</th></tr>{rows}</table><ul>{notes}</ul>{pictures}</html>
 """

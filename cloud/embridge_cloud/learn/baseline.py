@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
 from embridge_cloud.learn import leakage
 from embridge_cloud.learn.config import LearnConfig
@@ -51,6 +54,36 @@ class RidgeBaseline:
     def statistics(self) -> dict[str, NDArray[np.float32]]:
         """Everything computed on the train split."""
         return {"weights": self.weights, "features": self.features, "posture": self.posture}
+
+    def module(self) -> RidgeGraph:
+        """What the edge runs: float32 (B, T, C) to unit queries (B, 1, 20)."""
+        return RidgeGraph(self.features, self.weights)
+
+
+class RidgeGraph(nn.Module):
+    """The baseline's EMG side as a torch module; holds no trainable parameter.
+
+    Args:
+        features: Mean and deviation of the features, (2, 4 C).
+        weights: (4 C, J).
+    """
+
+    exact = ("weights",)
+
+    mean: Tensor
+    sd: Tensor
+    weights: Tensor
+
+    def __init__(self, features: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
+        super().__init__()
+        for name, value in (("mean", features[0]), ("sd", features[1]), ("weights", weights)):
+            self.register_buffer(name, torch.from_numpy(np.array(value, np.float32)))
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """(B, T, C) to (B, 1, J)."""
+        b, t, c = windows.shape
+        level = windows[:, : t - t % SEGMENTS].abs().reshape(b, SEGMENTS, t // SEGMENTS, c).mean(dim=2).flatten(1)
+        return functional.normalize(torch.matmul((level - self.mean) / self.sd, self.weights), dim=1)[:, None, :]
 
 
 def fit_ridge(windows: Windows, config: LearnConfig, *, l2: float = 0.1) -> RidgeBaseline:

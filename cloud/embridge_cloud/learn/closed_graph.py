@@ -45,6 +45,9 @@ class ClosedGraph(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.array(value, np.float32)))
         self.shares = (float(np.sqrt(1 - share)), float(np.sqrt(share)))
 
+    # a few small maps: nothing to gain from eight bits
+    exact = ("view_matrix", "decode", "metric")
+
     view_mean: Tensor
     view_matrix: Tensor
     mean: Tensor

@@ -9,6 +9,8 @@ import msgspec
 
 from embridge_shared.errors import ConfigError
 
+HeadName = Literal["embridge", "cpep", "closed", "regression"]
+
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -17,10 +18,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import Tensor, nn
+from torch import nn
 
-from embridge_cloud.learn.model import Bridge
-from embridge_cloud.learn.trained import Trained
 from embridge_shared.errors import DataError, ModelError, Reason
 
 INPUT = "windows"
@@ -66,28 +65,26 @@ class Exported:
     int8_parity: Parity
 
 
-class InferenceGraph(nn.Module):
-    """What the edge runs: EMG encoder, Q-Former, projection and normalisation; no pose side."""
+class Exportable(Protocol):
+    """A head whose EMG side can leave torch."""
 
-    def __init__(self, model: Bridge) -> None:
-        super().__init__()
-        self.emg = model.emg
-        self.qformer = model.qformer
-        self.path = model.path
+    def embed_emg(self, emg: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """float32 (N, T, C) to unit queries (N, M, d)."""
+        ...
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """(B, T, C) to (B, M, d)."""
-        patches = self.emg.patches(windows)
-        states = self.qformer(self.emg.run(self.emg.embed(patches)))
-        queries: Tensor = self.qformer.project(states, None if self.path is None else self.path(patches))
-        return queries
+    def module(self) -> nn.Module:
+        """The same as a graph of its own, with no pose side.
+
+        Weights whose names start with one of its `exact`, if it has that, are not quantised.
+        """
+        ...
 
 
-def export_encoder(trained: Trained, sample: NDArray[np.float32], *, limits: ParityLimits | None = None) -> Exported:
-    """Export and prove a model.
+def export_encoder(head: Exportable, sample: NDArray[np.float32], *, limits: ParityLimits | None = None) -> Exported:
+    """Export and prove the EMG side of a head.
 
     Args:
-        trained: The model.
+        head: A trained model, or a closed form.
         sample: Real windows the proof runs on, float32 (N, T, C), at least 2.
         limits: What the graphs must reach.
 
@@ -98,9 +95,10 @@ def export_encoder(trained: Trained, sample: NDArray[np.float32], *, limits: Par
     if len(sample) < 2:
         raise DataError("an export is proved on at least 2 windows", reason=Reason.TOO_LITTLE_DATA)
     limits = limits or ParityLimits()
-    expected = trained.embed_emg(sample)
-    full = _to_onnx(trained.model, sample[:2])
-    small = _quantise(full)
+    expected = head.embed_emg(sample)
+    module = head.module()
+    full = _to_onnx(module, sample[:2])
+    small = _quantise(full, tuple(getattr(module, "exact", ())))
     parity, int8 = (_parity(expected, run_onnx(graph, sample)) for graph in (full, small))
     if parity.cosine < limits.cosine or parity.max_abs > limits.max_abs:
         raise ModelError(
@@ -139,9 +137,9 @@ def _run(session: onnxruntime.InferenceSession, windows: NDArray[np.float32]) ->
     return np.asarray(session.run([OUTPUT], {INPUT: np.ascontiguousarray(windows, np.float32)})[0], np.float32)
 
 
-def _to_onnx(model: Bridge, sample: NDArray[np.float32]) -> bytes:
+def _to_onnx(module: nn.Module, sample: NDArray[np.float32]) -> bytes:
     """One file with its weights inside and a free batch axis."""
-    graph = InferenceGraph(model).eval()
+    graph = module.eval()
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
@@ -170,8 +168,8 @@ def _forget_sources(proto: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _quantise(graph: bytes) -> bytes:
-    """Linear maps as int8; reduce_range keeps the sums inside 16 bits on processors without VNNI."""
+def _quantise(graph: bytes, exact: tuple[str, ...]) -> bytes:
+    """Linear maps as int8 but for exact ones; reduce_range keeps the sums inside 16 bits on processors without VNNI."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "full.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(graph)
@@ -179,7 +177,7 @@ def _quantise(graph: bytes) -> bytes:
             source,
             target,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=_linear_path(graph),
+            nodes_to_exclude=_reading(graph, exact),
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
@@ -187,10 +185,13 @@ def _quantise(graph: bytes) -> bytes:
         return target.read_bytes()
 
 
-def _linear_path(graph: bytes) -> list[str]:
-    """Nodes of the linear path: small, and every query starts from them, so they keep full precision."""
-    nodes = onnx.load_from_string(graph).graph.node
-    return [n.name for n in nodes if any(name.startswith("path.") for name in n.input)]
+def _reading(graph: bytes, prefixes: tuple[str, ...]) -> list[str]:
+    """Nodes that read a weight whose name starts with one of `prefixes`."""
+    if not prefixes:
+        return []
+    proto = onnx.load_from_string(graph).graph
+    weights = {w.name for w in proto.initializer if w.name.startswith(prefixes)}
+    return [n.name for n in proto.node if weights & set(n.input)]
 
 
 def _parity(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:

@@ -164,6 +164,26 @@ class Bridge(nn.Module):
         return objectives.masked_error(predicted, patches, masked)
 
 
+class InferenceGraph(nn.Module):
+    """What the edge runs: EMG encoder, Q-Former, projection and normalisation; no pose side."""
+
+    # small, and every query starts from it
+    exact = ("path.",)
+
+    def __init__(self, model: Bridge) -> None:
+        super().__init__()
+        self.emg = model.emg
+        self.qformer = model.qformer
+        self.path = model.path
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """(B, T, C) to (B, M, d)."""
+        patches = self.emg.patches(windows)
+        states = self.qformer(self.emg.run(self.emg.embed(patches)))
+        queries: Tensor = self.qformer.project(states, None if self.path is None else self.path(patches))
+        return queries
+
+
 def in_batches(values: NDArray[np.float32], size: int = 512) -> list[NDArray[np.float32]]:
     """Slices small enough to embed at once."""
     return [values[i : i + size] for i in range(0, len(values), size)]
