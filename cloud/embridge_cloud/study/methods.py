@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_cloud.learn.baseline import fit_ridge
-from embridge_cloud.learn.closed import fit_closed
+from embridge_cloud.learn.closed import ClosedHead, fit_closed
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows, broken_pairs
 from embridge_cloud.learn.leakage import PoseRegime
@@ -167,18 +167,21 @@ def _fit_shuffled_regression(split: Split, shared: Shared, job: Job) -> Fitted:
 
 
 def _fit_closed(split: Split, shared: Shared, job: Job) -> Fitted:
-    return _closed(split, split.train, shared)
+    return _embedding(_closed(split, split.train, shared))
+
+
+def _fit_closed_wearer(split: Split, shared: Shared, job: Job) -> Fitted:
+    head = _closed(split, split.train, shared)
+    return replace(_embedding(head), adapt=lambda emg: _embedding(head.for_wearer(emg)))
 
 
 def _fit_shuffled_closed(split: Split, shared: Shared, job: Job) -> Fitted:
-    return replace(_closed(split, _broken(split.train, split, job), shared), broken=job.draw)
+    return replace(_embedding(_closed(split, _broken(split.train, split, job), shared)), broken=job.draw)
 
 
-def _closed(split: Split, train: Windows, shared: Shared) -> Fitted:
-    """The closed-form head; of a new wearer it is given an unlabelled calibration, of a calibrated one labels too."""
-    head = fit_closed(train, shared.config, calibration=split.calibration, unseen=split.unseen)
-    fitted = _embedding(head)
-    return fitted if split.calibration is not None else replace(fitted, adapt=lambda e: _embedding(head.for_wearer(e)))
+def _closed(split: Split, train: Windows, shared: Shared) -> ClosedHead:
+    """The closed-form head; of a calibrated wearer it is given labelled EMG too."""
+    return fit_closed(train, shared.config, calibration=split.calibration, unseen=split.unseen)
 
 
 def _broken(pairs: Windows, split: Split, job: Job) -> Windows:
@@ -205,13 +208,20 @@ _OWN: tuple[StudyMethod, ...] = (
         per_wearer=True,
         ships=True,
     ),
+    StudyMethod(
+        "closed:wearer",
+        _fit_closed_wearer,
+        "closed, moved to the wearer by unlabelled EMG of seen gestures",
+        deep=False,
+        per_wearer=True,
+    ),
     StudyMethod("shuffled-closed", _fit_shuffled_closed, "closed on broken pairs", deep=False),
     StudyMethod("shuffled-regression", _fit_shuffled_regression, "regression on broken pairs", deep=False),
     StudyMethod("posture-ceiling", _fit_posture_ceiling, "the tested windows' own mean posture", deep=False),
 )
 
-CLOSED: tuple[str, ...] = ("closed",)
-"""Closed-form heads beside the regression, the best first."""
+CLOSED: tuple[str, ...] = ("closed", "closed:wearer")
+"""Closed-form heads beside the regression, the one that ships first."""
 
 _SHIPS = frozenset({"embridge", "cpep", "regression-net"})
 
