@@ -33,7 +33,7 @@ from embridge_edge.plan import Plan, SessionPlan
 from embridge_edge.spool import Spool
 from embridge_edge.virtual import myo as virtual_myo
 from embridge_shared.clock import SystemClock
-from embridge_shared.errors import DeviceError, Reason
+from embridge_shared.errors import DeviceError, OperatorError, Reason
 from embridge_shared.settings import EdgeSettings, MqttSettings, Settings
 from embridge_shared.signal import Chunk
 from embridge_shared.wire import codec
@@ -117,32 +117,16 @@ def profile():
 # streaming
 
 
-async def test_every_kind_streams_sample_exact_and_all_at_once(rig):
-    scale = {d.info.kind: d.streams[0].scale for d in (GForceDriver(), MudraDriver(), OpenDriver())}
-    rig.add("open", open_ramp())
-    rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8))
-    rig.add("gforce", Ramp(1000.0, 8, scale["gforce"], 8))
-    rig.add("mudra", Ramp(834.0, 3, scale["mudra"]))
-    rig.put(NpgBand, Ramp(500.0, 3, 1.0))
-    rig.put(GanglionBand, Ramp(200.0, 4, 1.0))
-    rig.put(UartBand, Ramp(1000.0, 8, 1.0), profile())
-    drivers = [
-        OpenDriver(),
-        MyoDriver(motion=True),
-        GForceDriver(),
-        MudraDriver(motion=True),
-        NpgDriver(),
-        GanglionDriver(),
-        UartDriver(profile()),
-    ]
-    devices = [band(rig, d, 0.5, policy=dataclasses.replace(QUICK, first_s=10, scan_s=5)) for d in drivers]
+async def stream_all(rig, drivers, seconds=0.5):
+    """Read bands of these kinds at once and check every sample."""
+    devices = [band(rig, d, seconds, policy=dataclasses.replace(QUICK, first_s=10, scan_s=5)) for d in drivers]
     runs = {(d.driver.info.kind, s.spec.name): Run(s) for d in devices for s in d.streams}
     await asyncio.gather(*(r.task for r in runs.values()))
     for (kind, name), run in runs.items():
         spec = run.source.spec
         if (kind, name) == ("mudra", "imu"):
             continue
-        assert (run.end, run.gaps) == (math.ceil(0.5 * spec.rate_hz), []), kind
+        assert (run.end, run.gaps) == (math.ceil(seconds * spec.rate_hz), []), kind
         assert all(p.samples.shape[1] == spec.n_channels for p in run.packets)
         if kind == "ganglion":
             counts = np.concatenate([p.samples for p in run.packets])
@@ -156,6 +140,23 @@ async def test_every_kind_streams_sample_exact_and_all_at_once(rig):
         assert (state.mtu, state.phy) == (247, "2M")
         assert state.rssi_dbm < 0
         assert device.dropped == 0
+
+
+async def test_bands_of_four_kinds_stream_sample_exact_at_once(rig):
+    scale = {d.info.kind: d.streams[0].scale for d in (GForceDriver(), MudraDriver(), OpenDriver())}
+    rig.add("open", open_ramp())
+    rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8))
+    rig.add("gforce", Ramp(1000.0, 8, scale["gforce"], 8))
+    rig.add("mudra", Ramp(834.0, 3, scale["mudra"]))
+    await stream_all(rig, [OpenDriver(), MyoDriver(motion=True), GForceDriver(), MudraDriver(motion=True)])
+
+
+@pytest.mark.radio
+async def test_scripted_bands_stream_sample_exact_at_once(rig):
+    rig.put(NpgBand, Ramp(500.0, 3, 1.0))
+    rig.put(GanglionBand, Ramp(200.0, 4, 1.0))
+    rig.put(UartBand, Ramp(1000.0, 8, 1.0), profile())
+    await stream_all(rig, [NpgDriver(), GanglionDriver(), UartDriver(profile())])
 
 
 @pytest.mark.radio
@@ -449,22 +450,32 @@ def run(*words):
     return result.stdout
 
 
-def test_bands_are_found_watched_identified_and_recorded_by_command(rig, tmp_path, monkeypatch):
+def test_bands_are_found_and_recorded_by_command(rig, tmp_path, monkeypatch):
     monkeypatch.setenv("EMBRIDGE_LOG__LEVEL", "ERROR")
     virtual = rig.add("open", open_ramp())
     rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8))
     at = ["--adapter", served(rig)]
     found = json.loads(run("scan", *at, "--seconds", 0.4, "--json"))
-    assert {(f["kind"], f["address"]) for f in found} >= {("open", virtual.address)}
-    assert len(found) == 2
-    rows = [json.loads(line) for line in run("stream", "open", "myo", *at, "--seconds", 1.2, "--json").splitlines()]
-    last = {r["stream"]: r for r in rows}
-    assert set(last) == {"emg", "b2_emg"}
-    assert last["emg"]["received"] == last["emg"]["expected"] > 200
-    assert (last["emg"]["lost"], last["emg"]["mtu"]) == (0, 247)
-    assert "blinks" in run("identify", f"open@{virtual.address}", *at)
+    assert sorted((f["kind"], f["address"] == virtual.address) for f in found) == [("myo", False), ("open", True)]
     record = ["record", tmp_path, "open", "--participant", "p1", "--name", "a", *at, "--seconds", 0.5]
     assert "emg 1000 samples, 0 lost" in run(*record)
-    with pytest.raises(Exception, match="recorded already"):
+    with pytest.raises(OperatorError, match="recorded already"):
         run(*record)
     assert sum(c.n for c in chunks(tmp_path)) == 1000
+
+
+@pytest.mark.radio
+def test_bands_are_watched_and_identified_by_command(rig, monkeypatch):
+    monkeypatch.setenv("EMBRIDGE_LOG__LEVEL", "ERROR")
+    virtual = rig.add("open", open_ramp())
+    rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8))
+    at = ["--adapter", served(rig)]
+    rows = [json.loads(line) for line in run("stream", "open", "myo", *at, "--seconds", 2.0, "--json").splitlines()]
+    last = {r["stream"]: r for r in rows}
+    assert set(last) == {"emg", "b2_emg"}
+    assert last["emg"]["received"] == last["emg"]["expected"] > 500
+    assert (last["emg"]["lost"], last["emg"]["mtu"]) == (0, 247)
+    assert "blinks" in run("identify", f"open@{virtual.address}", *at)
+    rig.add("mudra", Ramp(834.0, 3, 0.035))
+    with pytest.raises(OperatorError, match="neither vibrate nor blink"):
+        run("identify", "mudra", *at)
