@@ -8,14 +8,16 @@ import logging
 from importlib.metadata import version
 from pathlib import Path
 
+from embridge_edge import quality
 from embridge_edge.courier import Courier
 from embridge_edge.decode.calibration import calibrate, load_calibration, save_calibration
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
+from embridge_edge.digest import Digest, write_digest
 from embridge_edge.live import LiveDecoding
 from embridge_edge.lock import only_agent
-from embridge_edge.plan import Plan, SessionPlan
-from embridge_edge.recorder import Digest, Recorder, begin, write_digest
+from embridge_edge.plan import Plan, QualityGate, SessionPlan
+from embridge_edge.recorder import Recorder, begin
 from embridge_edge.releases import ReleaseKeeper
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
@@ -108,7 +110,10 @@ class Agent:
                 logger.info("session %s is recorded already", entry.name)
                 continue
             await self._room()
-            await self._record(entry)
+            notes: tuple[str, ...] = ()
+            if known is None and entry.quality_gate is not QualityGate.OFF:
+                notes = await quality.gate(entry, open_take(entry, self._base, self._clock), self._clock)
+            await self._record(entry, notes)
 
     async def _room(self) -> None:
         """Let a spool that is nearly full drain first: what begins now would fail at once."""
@@ -119,7 +124,7 @@ class Agent:
         while spool.fill > _ROOM_AGAIN:
             await self._clock.sleep(_POLL_S)
 
-    async def _record(self, entry: SessionPlan) -> None:
+    async def _record(self, entry: SessionPlan, notes: tuple[str, ...]) -> None:
         self._take = take = open_take(entry, self._base, self._clock)
         take.watch(functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed))
         decoder: Decoder | None = None
@@ -129,7 +134,12 @@ class Agent:
         if entry.purpose is Purpose.CALIBRATION:
             tap, take = Tap.on_band(take)
         live = self._live(entry, take, decoder) if decoder is not None and entry.decode else None
-        begun = await begin(entry, take, edge=self._edge.name, courier=self._courier, clock=self._clock, live=live)
+        await take.reach()
+        try:
+            begun = await begin(entry, take, edge=self._edge.name, courier=self._courier, clock=self._clock, live=live)
+        except BaseException:
+            await take.close()
+            raise
         self._recorder = Recorder(
             entry,
             begun,
@@ -139,6 +149,7 @@ class Agent:
             clock=self._clock,
             live=live,
             spooled=self._uplink.notify,
+            notes=notes,
         )
         self._changed()
         try:

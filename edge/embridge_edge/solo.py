@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from embridge_edge import quality
 from embridge_edge.courier import Courier
+from embridge_edge.digest import Digest, write_digest
 from embridge_edge.lock import only_agent
-from embridge_edge.plan import SessionPlan
-from embridge_edge.recorder import Digest, Recorder, begin, write_digest
+from embridge_edge.plan import QualityGate, SessionPlan
+from embridge_edge.recorder import Recorder, begin
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, open_take
 from embridge_shared.clock import Clock
@@ -40,6 +42,8 @@ async def record(
         OperatorError: LOCKED: an agent runs there; INVALID: the session is recorded already; DISK_FULL.
         DataError: The session was begun with other streams.
         ConfigError: The plan asks for what cannot be.
+        DeviceError: A device cannot be reached; no session was begun.
+        DeviceError: POOR_SIGNAL: the plan requires a good signal, and it is not.
     """
     with only_agent(settings.state_dir):
         courier = Courier(Spool(settings.state_dir / "spool.db", settings.spool_max_bytes))
@@ -51,8 +55,16 @@ async def record(
                     reason=Reason.INVALID,
                     hint="Nothing is overwritten: give the new one a --name of its own.",
                 )
+            notes: tuple[str, ...] = ()
+            if known is None and plan.quality_gate is not QualityGate.OFF:
+                notes = await quality.gate(plan, open_take(plan, base, clock), clock)
             take = open_take(plan, base, clock)
-            begun = await begin(plan, take, edge=settings.name, courier=courier, clock=clock, live=None)
+            await take.reach()
+            try:
+                begun = await begin(plan, take, edge=settings.name, courier=courier, clock=clock, live=None)
+            except BaseException:
+                await take.close()
+                raise
             recorder = Recorder(
                 plan,
                 begun,
@@ -62,6 +74,7 @@ async def record(
                 clock=clock,
                 live=None,
                 spooled=lambda: None,
+                notes=notes,
             )
             if began is not None:
                 began(take)

@@ -67,6 +67,13 @@ class Source(ABC):
     async def close(self) -> None:
         """Let the device go; safe to call twice."""
 
+    async def reach(self) -> None:  # noqa: B027
+        """Make sure that the device is there, before a session is begun; `close` lets it go again.
+
+        Raises:
+            DeviceError: It cannot be reached.
+        """
+
     def stop(self) -> None:  # noqa: B027
         """End after what has come so far; a source that ends by itself need not."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -49,6 +50,23 @@ class Take:
     def band(self) -> Source:
         """The first source of EMG."""
         return next(s for s in self.sources if s.spec.modality is Modality.EMG)
+
+    async def reach(self) -> None:
+        """Make sure that every device is there, before a session is begun.
+
+        Raises:
+            DeviceError: One cannot be reached; none is held any more.
+        """
+        try:
+            await asyncio.gather(*(s.reach() for s in self.sources))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let every device go; safe to call twice."""
+        for source in self.sources:
+            await source.close()
 
     def states(self) -> tuple[BandState, ...]:
         """What is known of its devices."""
@@ -100,6 +118,10 @@ class Tap(Source):
     async def close(self) -> None:
         """Close the source."""
         await self._source.close()
+
+    async def reach(self) -> None:
+        """Make sure that the source's device is there."""
+        await self._source.reach()
 
     def stop(self) -> None:
         """Let the source end."""

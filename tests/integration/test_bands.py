@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -413,9 +414,24 @@ async def test_a_recording_survives_a_dropped_link_with_its_gap(rig, tmp_path):
     assert digest.reason == "complete"
     assert emg.samples + emg.lost == 3000
     assert 0 < emg.lost == sum(c.gap_before for c in stored) < 2000
+    # The band was there before the session began.
+    before = int(stored[0].samples[0, 0]) - int(ramp(np.arange(1), 1)[0, 0])
+    assert 0 <= before < 1000
     for chunk in stored:
-        np.testing.assert_array_equal(chunk.samples, ramp(np.arange(chunk.first, chunk.end), 16))
+        np.testing.assert_array_equal(chunk.samples, ramp(np.arange(chunk.first, chunk.end) + before, 16))
     assert all(b.first == a.end + b.gap_before for a, b in pairwise(stored))
+
+
+async def test_a_band_that_is_not_there_begins_no_session(rig, tmp_path):
+    plan = session(band_plan.BandsSource(bands=(band_plan.OpenSource(adapter=served(rig)),)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Policy, "__init__", functools.partialmethod(Policy.__init__, first_s=0.5, scan_s=0.4))
+        with pytest.raises(DeviceError, match="does not advertise") as error:
+            await solo.record(plan, settings(tmp_path), clock=SystemClock())
+    assert error.value.hint.startswith("Switch it on")
+    spool = Spool(tmp_path / "spool.db", 1 << 30)
+    assert (spool.sessions(), spool.backlog().items) == ([], 0)
+    spool.close()
 
 
 async def test_the_agent_tells_of_its_bands_and_goes_on_after_a_stop(rig, tmp_path):

@@ -275,7 +275,7 @@ class BleBand:
             self._bad(1, str(error.message))
             return
         for piece in pieces:
-            if piece.stream < len(self.streams):
+            if piece.stream < len(self.streams) and self.streams[piece.stream].wants(item.host_ns):
                 self._place(self.streams[piece.stream], piece, item)
 
     def _place(self, stream: BandStream, piece: Piece, item: Notification) -> None:

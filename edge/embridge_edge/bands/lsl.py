@@ -52,6 +52,41 @@ def load_pylsl() -> Any:
     return pylsl
 
 
+def find(pylsl: Any, **wanted: str) -> Any:
+    """The first stream whose `name`, `type` and `source_id` are as wanted; empty ones may be anything.
+
+    Raises:
+        DeviceError: NOT_FOUND: there is none.
+    """
+    predicate = " and ".join(f"{k}='{v}'" for k, v in wanted.items() if v)
+    infos = pylsl.resolve_bypred(predicate, 1, _RESOLVE_S)
+    if not infos:
+        raise DeviceError(
+            f"no LSL stream has {predicate}",
+            reason=Reason.NOT_FOUND,
+            hint="Start the program that sends it; both must be in one network, or name it in LSL's KnownPeers.",
+        )
+    return infos[0]
+
+
+def connect(pylsl: Any, info: Any) -> Any:
+    """An open inlet whose time stamps are on this computer's LSL clock.
+
+    Raises:
+        DeviceError: UNREACHABLE: it was announced but cannot be opened.
+    """
+    inlet = pylsl.StreamInlet(info, max_buflen=_BUFFER_S, recover=True, processing_flags=pylsl.proc_clocksync)
+    try:
+        inlet.open_stream(_OPEN_S)
+    except (pylsl.util.TimeoutError, pylsl.util.LostError) as error:
+        raise DeviceError(
+            f"the LSL stream {info.name()!r} was announced but cannot be opened",
+            reason=Reason.UNREACHABLE,
+            hint="A firewall or a VPN keeps its data out: allow TCP and UDP 16572-16604.",
+        ) from error
+    return inlet
+
+
 class LslBand(Band):
     """EMG from an LSL outlet. LSL numbers nothing: what is missing is inferred from the time stamps.
 
@@ -128,36 +163,14 @@ class LslBand(Band):
                 hint="Correct `channels` and `rate_hz` in the plan, or name another `stream`.",
             )
         self._phase = "connecting"
-        try:
-            await asyncio.to_thread(self._connect, info)
-        except (self._pylsl.util.TimeoutError, self._pylsl.util.LostError) as error:
-            raise DeviceError(
-                f"the LSL stream {info.name()!r} was announced but cannot be opened",
-                reason=Reason.UNREACHABLE,
-                hint="A firewall or a VPN keeps its data out: allow TCP and UDP 16572-16604.",
-            ) from error
+        self._inlet = await asyncio.to_thread(connect, self._pylsl, info)
+        self._offset_ns = self._clock.monotonic_ns() - round(self._pylsl.local_clock() * 1e9)
         self._last_ns = self._clock.monotonic_ns()
         self._phase = "streaming"
 
     def _resolve(self) -> Any:
         source = self._source
-        wanted = {"type": source.type, "name": source.stream, "source_id": source.address}
-        predicate = " and ".join(f"{k}='{v}'" for k, v in wanted.items() if v)
-        infos = self._pylsl.resolve_bypred(predicate, 1, _RESOLVE_S)
-        if not infos:
-            raise DeviceError(
-                f"no LSL stream has {predicate}",
-                reason=Reason.NOT_FOUND,
-                hint="Start the program that sends it; both must be in one network, or name it in LSL's KnownPeers.",
-            )
-        return infos[0]
-
-    def _connect(self, info: Any) -> None:
-        self._inlet = self._pylsl.StreamInlet(
-            info, max_buflen=_BUFFER_S, recover=True, processing_flags=self._pylsl.proc_clocksync
-        )
-        self._inlet.open_stream(_OPEN_S)
-        self._offset_ns = self._clock.monotonic_ns() - round(self._pylsl.local_clock() * 1e9)
+        return find(self._pylsl, type=source.type, name=source.stream, source_id=source.address)
 
     async def packets(self) -> AsyncIterator[Packet]:
         """What comes, until the duration is over.

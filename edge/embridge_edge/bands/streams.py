@@ -72,7 +72,8 @@ class BandStream(Source):
         self._packets: deque[Packet] = deque()
         self._host_ns = 0
         self._first = 0
-        self._opened = False
+        self._held = False
+        self._open_ns: int | None = None
         self.indexer: Indexer | None = None
         self.received = 0
         self.dropped = 0
@@ -92,8 +93,18 @@ class BandStream(Source):
         """Samples that never came."""
         return self.indexer.lost if self.indexer is not None else 0
 
+    async def reach(self) -> None:
+        """Connect; the first stream of a band does, the others wait with it.
+
+        Raises:
+            DeviceError: The band cannot be reached.
+        """
+        if not self._held:
+            self._held = True
+            await self.device.acquire()
+
     async def open(self, host_ns: int, first: int = 0) -> None:
-        """Connect; the first stream of a band that is opened does, the others wait with it.
+        """Connect, and take samples from now on.
 
         Raises:
             DeviceError: The band cannot be reached, or the session began before the computer was restarted.
@@ -105,8 +116,12 @@ class BandStream(Source):
                 reason=Reason.INVALID,
                 hint="Record on under a new session name.",
             )
-        self._opened = True
-        await self.device.acquire()
+        self._open_ns = self.device.now_ns()
+        await self.reach()
+
+    def wants(self, host_ns: int) -> bool:
+        """Whether what arrived at that time is for somebody."""
+        return self._open_ns is not None and (host_ns >= self._open_ns or self.indexer is not None)
 
     def start(self, host_ns: int, n: int) -> int:
         """Index of the first sample of a packet of `n`: 0, or by the session's time where it goes on."""
@@ -115,9 +130,7 @@ class BandStream(Source):
         return max(self._first, round((host_ns - self._host_ns) * 1e-9 * self._spec.rate_hz) - n)
 
     def put(self, packet: Packet) -> None:
-        """Take in a packet; a stream that is not open does not want it."""
-        if not self._opened:
-            return
+        """Take in a packet."""
         if self.waiting >= _STREAM_BACKLOG:
             self.dropped += 1
             return
@@ -156,8 +169,9 @@ class BandStream(Source):
 
     async def close(self) -> None:
         """Let the band go, with the last of its streams."""
-        if self._opened:
-            self._opened = False
+        self._open_ns = None
+        if self._held:
+            self._held = False
             await self.device.release()
 
 
