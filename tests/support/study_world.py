@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,7 +12,10 @@ import numpy as np
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.learn.presets import quick
+from embridge_cloud.study.outcome import Job, Outcome
 from embridge_cloud.study.protocol import Fold, Run
+from embridge_cloud.study.runner import Study
+from embridge_cloud.study.suites import Unit
 from support.learn_world import paired
 
 PEOPLE, GESTURES, REPETITIONS, CHANNELS = 5, 8, 10, 6
@@ -73,3 +77,16 @@ def noise(made: Windows, *, seed: int = 0) -> Windows:
     """The same windows with EMG that says nothing."""
     emg = np.random.default_rng(seed).random(np.shape(made.emg))
     return replace(made, emg=emg.astype(np.float32))
+
+
+JOBS = (Job(method="regression"), Job(method="closed"), Job(method="posture-ceiling"))
+
+
+def study(folder: Path, *, jobs: int = 0, source: World | None = None, todo: tuple[Job, ...] = JOBS) -> Study:
+    units = (Unit(run(), todo), Unit(run(fold="B", rotation=1, held_out=("p2", "p3")), todo))
+    return Study(source or World(), config(), units, folder, jobs)
+
+
+def figures_of(outcomes: Sequence[Outcome]) -> list[object]:
+    """What must not depend on how a study was run."""
+    return [(o.run.name, o.job.name, o.figures) for o in outcomes]

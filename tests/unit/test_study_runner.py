@@ -1,37 +1,21 @@
 from __future__ import annotations
 
-import os
-import signal
-from dataclasses import dataclass
-from pathlib import Path
-
 import msgspec
 import numpy as np
 import pytest
 
 from embridge_cloud.datasets.base import EmgKind, PairedRecording, Segment
 from embridge_cloud.study.artefacts import read_artefacts
+from embridge_cloud.study.benchmark import _switches
 from embridge_cloud.study.controls import before_movements, controls_of
 from embridge_cloud.study.outcome import Job, path_of, read_outcome
 from embridge_cloud.study.protocol import Fold
 from embridge_cloud.study.rows import make_rows
 from embridge_cloud.study.runner import Study, Told, add_elapsed, basis_of, pending, run_study
 from embridge_cloud.study.scan import levels_of, scan
-from embridge_cloud.study.suites import PAPER, Unit, full_jobs, quick_jobs, units_of
+from embridge_cloud.study.suites import PAPER, full_jobs, quick_jobs, units_of
 from embridge_shared.preprocess import ScaleConfig, fit_wearer_scale
-from support.study_world import World, config, run, windows
-
-JOBS = (Job(method="regression"), Job(method="closed"), Job(method="posture-ceiling"))
-
-
-def study(folder: Path, *, jobs: int = 0, source: World | None = None, todo: tuple[Job, ...] = JOBS) -> Study:
-    units = (Unit(run(), todo), Unit(run(fold="B", rotation=1, held_out=("p2", "p3")), todo))
-    return Study(source or World(), config(), units, folder, jobs)
-
-
-def figures_of(outcomes):
-    return [(o.run.name, o.job.name, o.figures) for o in outcomes]
-
+from support.study_world import JOBS, World, config, figures_of, run, study, windows
 
 # going on
 
@@ -87,37 +71,7 @@ def test_time_outlives_a_kill(tmp_path):
     assert add_elapsed(tmp_path, 1.0) == 1.0
 
 
-# processes
-
-
-def test_two_processes_give_what_one_gives(tmp_path):
-    alone = run_study(study(tmp_path / "alone"))
-    told: list[Told] = []
-    both = run_study(study(tmp_path / "both", jobs=2), tell=told.append)
-    assert figures_of(both) == figures_of(alone)
-    assert len([t for t in told if t.done]) == 6
-
-
-@dataclass(frozen=True)
-class Dying(World):
-    """A source that takes its process down for one fold."""
-
-    def windows(self, unseen):
-        if "g0" in unseen:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().windows(unseen)
-
-
-def test_a_dead_process_fails_its_jobs_alone(tmp_path):
-    told: list[Told] = []
-    found = run_study(study(tmp_path, jobs=2, source=Dying()), tell=told.append)
-    failed = [o for o in found if o.error]
-    assert {o.run.fold.name for o in failed} == {"B"}
-    assert len(failed) == 3
-    assert "-9" in failed[0].error
-    assert len([o for o in found if o.figures]) == 3
-    assert len([t for t in told if t.done and t.error]) == 3
-    assert len(pending(study(tmp_path), basis_of(study(tmp_path, source=Dying())))) == 1
+# failing
 
 
 def test_a_failing_method_leaves_the_others(tmp_path):
@@ -276,3 +230,10 @@ def test_outcomes_survive_their_file(tmp_path):
     assert read_outcome(path_of(tmp_path, first.run, first.job)) == first
     assert msgspec.to_builtins(first)["run"]["fold"]["name"] == "A"
     assert len(windows()) == 400
+
+
+def test_a_switch_that_changes_nothing_is_left_out():
+    base = config()
+    assert base.linear.l2 > 0
+    assert "embridge:linear-path" not in _switches(base)
+    assert {"embridge:no-linear-path", "embridge:ensemble", "embridge:gmm"} <= set(_switches(base))

@@ -13,7 +13,7 @@ import msgspec
 from embridge_cloud.datasets.base import EmgKind, pick_participants
 from embridge_cloud.datasets.windows import cut_windows
 from embridge_cloud.learn.config import LearnConfig
-from embridge_cloud.learn.methods import SWITCHES
+from embridge_cloud.learn.methods import METHODS, SWITCHES
 from embridge_cloud.runs.folder import environment
 from embridge_cloud.runs.sets import fitted
 from embridge_cloud.runs.spec import RunSpec
@@ -115,14 +115,15 @@ def plan_benchmark(asked: Asked) -> Planned:
     groups = (chosen,) if chosen else groups_of(people)
     seeds = asked.seeds or (1 if asked.suite == "quick" else 3)
     runs = plan(folds, groups, seeds=seeds, sampled=asked.suite == "quick")
+    config = _shaped(asked.spec, source)
     study = Study(
         source=source,
-        config=_shaped(asked.spec, source),
+        config=config,
         units=units_of(
             asked.suite,
             runs,
             closed=CLOSED,
-            switches=tuple(SWITCHES),
+            switches=_switches(config),
             enrolling=tuple(n for n, s in SWITCHES.items() if s.pose_enrolled),
             only=asked.methods,
         ),
@@ -130,6 +131,13 @@ def plan_benchmark(asked: Asked) -> Planned:
         jobs=asked.jobs,
     )
     return Planned(study, folds, groups)
+
+
+def _switches(config: LearnConfig) -> tuple[str, ...]:
+    """Switches that change something of the full method as it is configured here."""
+    full = METHODS["embridge"]
+    usual = full.configure(config)
+    return tuple(n for n, s in SWITCHES.items() if s.fit is not full.fit or s.configure(config) != usual)
 
 
 def _shaped(spec: RunSpec, source: DatasetSource) -> LearnConfig:
