@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -35,7 +35,12 @@ class Source(ABC):
 
     A source is opened once, iterated once and closed. `packets` ends when the source has nothing more to give and
     raises `DeviceError` when the device is gone.
+
+    Attributes:
+        follows: It has no end of its own: it is stopped when the session's first band ends.
     """
+
+    follows: ClassVar[bool] = False
 
     @property
     @abstractmethod
