@@ -163,6 +163,37 @@ def test_a_band_switched_off_and_on_is_placed_by_time(modulus):
     assert not any(p.inferred for p in placed[2501:])
 
 
+def test_a_counter_far_behind_after_a_reconnect_is_one_that_began_anew():
+    device = Device(2000, 7, 1 << 32)
+    indexer = Indexer(2000, 1 << 32)
+    placed = feed(indexer, device, [device.packet() for _ in range(100)], epoch=1)
+    device.skip(10.0)
+    device.counter = 4000 - device.index  # more than before, but much less than ten seconds on
+    placed += feed(indexer, device, [device.packet(0.006) for _ in range(50)], epoch=2)
+    assert abs(placed[100].first - placed[100].samples[0, 0]) <= 4
+    assert placed[100].inferred
+
+
+def test_a_silence_longer_than_a_long_turn_is_measured_in_turns():
+    device = Device(1000, 10, 12_000)
+    indexer = Indexer(1000, 12_000)
+    placed = feed(indexer, device, [device.packet() for _ in range(100)])
+    device.skip(40.0)
+    placed += feed(indexer, device, [device.packet() for _ in range(100)])
+    assert true(placed)
+    assert placed[100].inferred
+
+
+def test_a_lag_that_goes_away_after_a_silence_is_no_loss():
+    device = Device(200, 2, 8)
+    indexer = rotating(device)
+    placed = feed(indexer, device, [device.packet() for _ in range(200)])
+    device.skip(1.0)
+    late = [0.005] + [0.065] * 25 + [0.005] * 100
+    placed += feed(indexer, device, [device.packet(delay) for delay in late])
+    assert true(placed)
+
+
 def rotating(device):
     return Indexer(200, 8, exact=False)
 
