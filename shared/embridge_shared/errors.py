@@ -45,6 +45,7 @@ class Reason(StrEnum):
     ADAPTER_OFF = "adapter_off"
     DENIED = "denied"
     SILENT = "silent"
+    POOR_SIGNAL = "poor_signal"
     # bytes on the wire and in files
     TRUNCATED = "truncated"
     FOREIGN = "foreign"

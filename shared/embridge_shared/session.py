@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from embridge_shared.quality.grades import Grade, Metric
 from embridge_shared.signal import StreamSpec
 
 
@@ -141,6 +142,42 @@ class Marker(_Record, frozen=True, kw_only=True, tag="marker"):
     t_ns: int
 
 
+class QualityFinding(_Record, frozen=True, kw_only=True):
+    """Why a channel is not good.
+
+    Attributes:
+        channel: Its place in the stream.
+        metric: What told.
+        grade: How bad.
+        reason: In words.
+    """
+
+    channel: int
+    metric: Metric
+    grade: Grade
+    reason: str
+
+
+class QualitySeen(_Record, frozen=True, kw_only=True, tag="quality"):
+    """What the channels of a stream were worth over a stretch of it.
+
+    Attributes:
+        stream: Ordinal of the stream.
+        first: Index of the first sample.
+        n: Samples it spans.
+        t_ns: Unix time of the first sample, ns.
+        values: Each metric that could be computed, a value a channel; None where it could not.
+        findings: What is not good.
+    """
+
+    stream: int
+    first: int
+    n: int
+    t_ns: int
+    values: dict[Metric, tuple[float | None, ...]]
+    findings: tuple[QualityFinding, ...] = ()
+
+
 class SessionClosed(_Record, frozen=True, kw_only=True, tag="session_closed"):
     """The last event: what a complete session must hold.
 
@@ -155,4 +192,4 @@ class SessionClosed(_Record, frozen=True, kw_only=True, tag="session_closed"):
     reason: str = "complete"
 
 
-Event = SessionOpened | CueShown | Repetition | Marker | SessionClosed
+Event = SessionOpened | CueShown | Repetition | Marker | QualitySeen | SessionClosed
