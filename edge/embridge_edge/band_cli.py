@@ -16,7 +16,7 @@ from embridge_edge.virtual.cli import simulate
 if TYPE_CHECKING:
     from embridge_edge.bands.device import BleBand
     from embridge_edge.bands.info import BandInfo
-    from embridge_edge.recorder import Digest
+    from embridge_edge.digest import Digest
     from embridge_shared.signal import StreamSpec
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, watch, record and simulate wristbands.")

@@ -17,6 +17,7 @@ stopped.
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -108,6 +109,14 @@ class SyntheticSource(
     faults: tuple[Fault, ...] = ()
 
 
+class QualityGate(StrEnum):
+    """What is done before a session when the signal is poor."""
+
+    OFF = "off"  # not looked at
+    WARN = "warn"  # said, and recorded
+    REQUIRE = "require"  # refused
+
+
 class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One session to record.
 
@@ -120,6 +129,8 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         placement: Where the band sits.
         consent_version: The consent text the participant signed.
         decode: Decode live with the current release; the scores are recorded as a stream.
+        quality_gate: What is done when the signal is poor before it begins.
+        settle_s: How long the signal may take to become good, s.
     """
 
     name: str
@@ -130,6 +141,8 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     placement: Placement = Placement()
     consent_version: str = "unstated"
     decode: bool = False
+    quality_gate: QualityGate = QualityGate.OFF
+    settle_s: float = 10.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,6 +172,8 @@ def load(path: Path) -> Plan:
     if len(set(names)) < len(names):
         raise ConfigError(f"the plan {path} uses a session name twice", hint="Names must be unique.")
     for entry in plan.session:
+        if not 0 < entry.settle_s < math.inf:
+            raise ConfigError(f"session {entry.name!r}: settle_s must be positive")
         if not isinstance(entry.source, ReplaySource | SyntheticSource):
             band_plan.check(entry.source, f"session {entry.name!r}")
         elif not 0 <= entry.source.speed < math.inf:

@@ -9,63 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from embridge_edge.capture import Chunker
 from embridge_edge.courier import Courier
+from embridge_edge.digest import Digest, StreamDigest, decode_digest, quality_digest
 from embridge_edge.live import LiveDecoding
 from embridge_edge.plan import SessionPlan
+from embridge_edge.quality import QualityWatch
 from embridge_edge.source import Packet, Source
-from embridge_edge.spool import EVENTS, Item, Progress
+from embridge_edge.spool import ANNOTATIONS, EVENTS, Item, Progress
 from embridge_edge.takes import Take
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DataError, DeviceError, EmbridgeError
-from embridge_shared.session import Event, Participant, Session, SessionClosed, SessionOpened
+from embridge_shared.session import Event, Marker, Participant, Session, SessionClosed, SessionOpened
 from embridge_shared.signal import Chunk, Modality
 from embridge_shared.wire import codec, topics
 from embridge_shared.wire.messages import EventMessage, pack
 
 logger = logging.getLogger(__name__)
-
-
-class StreamDigest(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one stream: samples delivered, samples lost before they came, chunks spooled."""
-
-    name: str
-    samples: int
-    lost: int
-    chunks: int
-
-
-class DecodeDigest(msgspec.Struct, frozen=True, kw_only=True):
-    """How live decoding went; latency is the time from the packet that completes a window to its scores, ms."""
-
-    release: str
-    decodes: int
-    latency_ms_p50: float
-    latency_ms_p99: float
-    latency_ms: tuple[float, ...]
-
-
-class Digest(msgspec.Struct, frozen=True, kw_only=True):
-    """One session in figures, written beside the spool when it ends."""
-
-    name: str
-    session: uuid.UUID
-    participant: str
-    purpose: str
-    reason: str
-    events: int
-    streams: tuple[StreamDigest, ...]
-    decode: DecodeDigest | None = None
-    wall_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +107,7 @@ class Recorder:
         courier: The spool.
         clock: Wall and monotonic time.
         live: Decodes beside the recording, or None.
+        notes: Marked at its beginning.
         spooled: Called when something new lies in the spool.
     """
 
@@ -156,8 +122,10 @@ class Recorder:
         clock: Clock,
         live: LiveDecoding | None,
         spooled: Callable[[], None],
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._plan = plan
+        self._notes = notes
         self.session = begun.session
         self._take = take
         self._courier = courier
@@ -165,10 +133,14 @@ class Recorder:
         self._live = live
         self._spooled = spooled
         self._seq = begun.until(EVENTS)
+        # Sessions begun before annotations were counted hold no other events.
+        self._annotated = begun.progress.get(ANNOTATIONS, Progress(self._seq - 1)).until
         sources = range(len(take.sources))
         self._chunkers = [Chunker(begun.session, i, chunk_s, until=begun.until(i)) for i in sources]
         # Decoding and annotations follow the first band.
-        self._lead = next((i for i in sources if take.sources[i].spec.modality is Modality.EMG), 0)
+        emg = [i for i in sources if take.sources[i].spec.modality is Modality.EMG]
+        self._lead = next(iter(emg), 0)
+        self._watches = {i: QualityWatch(take.sources[i].spec, i, first=begun.until(i), clock=clock) for i in emg}
         if live is not None:
             live.begin(begun.session, len(sources), begun.until(len(sources)))
 
@@ -180,6 +152,7 @@ class Recorder:
         """
         began_ns = self._clock.monotonic_ns()
         self._spooled()
+        await self._write([Marker(text=note, t_ns=self._clock.wall_ns()) for note in self._notes])
         try:
             reason = await self._record()
         except asyncio.CancelledError:
@@ -207,7 +180,7 @@ class Recorder:
 
     async def _stream(self, ordinal: int, source: Source) -> None:
         chunker = self._chunkers[ordinal]
-        leads = ordinal == self._lead
+        leads, watch = ordinal == self._lead, self._watches.get(ordinal)
         try:
             await source.open(self.session.host_ns, chunker.until)
             async for packet in source.packets():
@@ -215,9 +188,14 @@ class Recorder:
                 if leads:
                     await self._decode(chunker, packet)
                     await self._annotate(packet.host_ns - self.session.host_ns)
+                if watch is not None:
+                    watch.push(packet, chunker.time_ns)
+                    await self._write(watch.ready())
             await self._keep(chunker.flush())
             if leads:
                 await self._annotate(None)
+            if watch is not None:
+                await self._write(await watch.finish())
         finally:
             await source.close()
 
@@ -235,16 +213,26 @@ class Recorder:
         """Write the annotations that ended by `until_ns` from the session's start; all that are left when None."""
         items = []
         began_ns = self.session.started_ns
-        while self._seq - 1 < len(self._take.annotations):
-            event = self._take.annotations[self._seq - 1]
+        for event in self._take.annotations[self._annotated :]:
             if until_ns is not None and event.end_ns > until_ns:
                 break
-            event = msgspec.structs.replace(event, start_ns=event.start_ns + began_ns, end_ns=event.end_ns + began_ns)
-            items.append(_event_item(self.session, self._seq, event))
-            self._seq += 1
+            start_ns, end_ns = event.start_ns + began_ns, event.end_ns + began_ns
+            items.append(self._event(msgspec.structs.replace(event, start_ns=start_ns, end_ns=end_ns)))
         if items:
-            await self._courier.put(items)
+            self._annotated += len(items)
+            await self._courier.put(items, self._annotated)
             self._spooled()
+
+    async def _write(self, events: Sequence[Event]) -> None:
+        if events:
+            await self._courier.put([self._event(e) for e in events], self._annotated)
+            self._spooled()
+
+    def _event(self, event: Event) -> Item:
+        """The next event."""
+        item = _event_item(self.session, self._seq, event)
+        self._seq += 1
+        return item
 
     async def _finish(self, reason: str, wall_s: float) -> Digest:
         for chunker in self._chunkers:
@@ -274,7 +262,8 @@ class Recorder:
                 StreamDigest(name=spec.name, samples=p.samples, lost=p.until - p.samples, chunks=p.items)
                 for spec, p in zip(self.session.streams, far, strict=True)
             ),
-            decode=_decode_digest(self._live),
+            decode=decode_digest(self._live),
+            quality=tuple(quality_digest(w) for w in self._watches.values()),
             wall_s=wall_s,
         )
 
@@ -283,27 +272,6 @@ class Recorder:
         return Item(self.session.id, chunk.stream, chunk.first, chunk.n, topic, codec.encode(chunk))
 
 
-def write_digest(state_dir: Path, digest: Digest) -> None:
-    """Leave a session's figures beside the spool."""
-    folder = state_dir / "digests"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{digest.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(digest)))
-
-
 def _event_item(session: Session, seq: int, event: Event) -> Item:
     message = EventMessage(session=session.id, seq=seq, event=event)
     return Item(session.id, EVENTS, seq, 1, topics.event_topic(session.edge, session.id), pack(message))
-
-
-def _decode_digest(live: LiveDecoding | None) -> DecodeDigest | None:
-    if live is None or not live.latencies_s:
-        return None
-    latency_ms: NDArray[Any] = np.array(live.latencies_s) * 1e3
-    p50, p99 = np.percentile(latency_ms, [50, 99])
-    return DecodeDigest(
-        release=live.release,
-        decodes=len(latency_ms),
-        latency_ms_p50=float(p50),
-        latency_ms_p99=float(p99),
-        latency_ms=tuple(np.round(latency_ms, 3).tolist()),
-    )

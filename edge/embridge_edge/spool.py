@@ -20,6 +20,8 @@ from embridge_shared.wire.messages import CommitReport, Refusal, StreamCommit
 
 EVENTS = -1
 """The ordinal under which a session's events are kept."""
+ANNOTATIONS = -2
+"""The ordinal under which the number of a session's annotations is kept, which are some of its events."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
@@ -148,8 +150,12 @@ class Spool:
         finally:
             os.close(descriptor)
 
-    def put(self, items: Iterable[Item]) -> None:
+    def put(self, items: Iterable[Item], annotated: int | None = None) -> None:
         """Keep items; all or none.
+
+        Args:
+            items: Of one session.
+            annotated: How many of its annotations are kept with them.
 
         Raises:
             OperatorError: The spool or the disk is full; recording must stop, since nothing may be dropped.
@@ -157,6 +163,11 @@ class Spool:
         items = list(items)
         with self._transaction(items):
             self._insert(items)
+            if annotated is not None:
+                self._db.execute(
+                    "INSERT INTO progress VALUES (?, ?, ?, 0, 0) ON CONFLICT DO UPDATE SET until = excluded.until",
+                    (items[0].session.bytes, ANNOTATIONS, annotated),
+                )
 
     @contextmanager
     def _transaction(self, adding: list[Item]) -> Iterator[None]:
