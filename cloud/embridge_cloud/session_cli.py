@@ -14,6 +14,7 @@ from embridge_shared.errors import DataError, OperatorError, Reason
 
 if TYPE_CHECKING:
     from embridge_cloud.store.sealed import Catalogue, SealedSession
+    from embridge_shared.quality import Summary
 
 app = typer.Typer(no_args_is_help=True, help="Sealed sessions.", rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -101,6 +102,71 @@ def verify(
             reason=Reason.HASH_MISMATCH,
             hint="Restore their folders from a copy; do not train on them.",
         )
+
+
+@app.command()
+def quality(
+    session: Annotated[str, typer.Argument(help="Session id or the start of one, or a recording: .mat or .parquet.")],
+    directory: Folder = None,
+    rate_hz: Annotated[float | None, typer.Option(min=1.0, help="Of a recording that does not tell.")] = None,
+    device: Annotated[str, typer.Option(help='What made a recording, as in "myo": some have a known range.')] = "",
+    live: Annotated[bool, typer.Option("--live", help="What the edge saw while it recorded, instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what every channel was worth, why, and what to do about it.
+
+    A channel is bad, or warned of, where it was so in a tenth of the windows; a window is two seconds long, and one
+    begins every second. Without --live all stored samples are judged anew.
+    """
+    from embridge_shared import quality as shared_quality
+
+    if Path(session).suffix in (".mat", ".parquet"):
+        from embridge_cloud.quality import recording, wearing_quality
+
+        found = {w.name: wearing_quality(w) for w in recording(Path(session), rate_hz=rate_hz, device=device)}
+    else:
+        sealed = _pick(_catalogue(directory), session)
+        if live:
+            _live(sealed, as_json=as_json)
+            return
+        from embridge_cloud.quality import session_quality
+
+        found = session_quality(sealed)
+    if as_json:
+        typer.echo(json.dumps([_judged(name, summary) for name, summary in found.items()], ensure_ascii=False))
+        return
+    for name, summary in found.items():
+        good = sum(c.grade is shared_quality.Grade.GOOD for c in summary.channels())
+        typer.echo(f"{name}: {good} of {summary.spec.n_channels} channels are good over {summary.windows} windows")
+        for line in summary.lines():
+            typer.echo(line)
+
+
+def _judged(name: str, summary: Summary) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "stream": name,
+        "windows": summary.windows,
+        "grade": summary.grade.value,
+        "channels": msgspec.to_builtins(summary.channels()),
+        "not_computed": {m.value: why for m, why in summary.skipped.items()},
+    }
+
+
+def _live(sealed: SealedSession, *, as_json: bool) -> None:
+    """Print what the edge saw."""
+    frame = sealed.quality()
+    rows = [] if frame is None else frame.collect().to_dicts()
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    if not rows:
+        typer.echo("The edge judged nothing while it recorded; without --live it is judged now.", err=True)
+    for row in rows:
+        if row["grade"] in ("warn", "bad"):
+            seconds = (row["t_ns"] - sealed.session.started_ns) * 1e-9
+            typer.echo(f"{seconds:8.1f} s  {row['stream']} {row['channel']:<8} {row['grade']:<5} {row['reasons']}")
 
 
 def _catalogue(directory: Path | None) -> Catalogue:

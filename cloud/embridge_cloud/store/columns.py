@@ -11,7 +11,8 @@ import msgspec
 import pyarrow as pa
 
 from embridge_cloud.store.rows import Batch, ChunkRow, EventRow, QuarantineRow
-from embridge_shared.session import CueShown, Repetition, Session, SessionClosed, SessionOpened
+from embridge_shared.quality.grades import Grade, Metric, worst
+from embridge_shared.session import CueShown, QualitySeen, Repetition, Session, SessionClosed, SessionOpened
 from embridge_shared.wire.messages import EdgeState
 
 Column = tuple[str, pa.DataType]
@@ -47,6 +48,11 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "repetitions": (
         ("session", pa.string()), ("seq", pa.int64()), ("gesture", pa.string()), ("repetition", pa.int64()),
         ("start_ns", pa.int64()), ("end_ns", pa.int64()), ("status", pa.string()), ("reason", pa.string()),
+    ),
+    "quality": (
+        ("session", pa.string()), ("seq", pa.int64()), ("stream", pa.int32()), ("channel", pa.int32()),
+        ("first", pa.int64()), ("n", pa.int64()), ("t_ns", pa.int64()), ("grade", pa.string()),
+        *((metric.value, pa.float64()) for metric in Metric), ("reasons", pa.string()),
     ),
     "session_ends": (
         ("session", pa.string()), ("seq", pa.int64()), ("ended_ns", pa.int64()), ("reason", pa.string()),
@@ -137,6 +143,8 @@ def _write_events(connection: duckdb.DuckDBPyConnection, rows: Sequence[EventRow
         "repetitions",
         (_repetition(r.session, r.seq, r.event) for r in rows if isinstance(r.event, Repetition)),
     )
+    seen = [(r.session, r.seq, r.event) for r in rows if isinstance(r.event, QualitySeen)]
+    insert(connection, "quality", (row for s, seq, e in seen for row in quality_rows(s, seq, e)))
     ends = [(r.session, r.seq, r.event) for r in rows if isinstance(r.event, SessionClosed)]
     insert(connection, "session_ends", ((str(s), seq, e.t_ns, e.reason) for s, seq, e in ends))
     insert(connection, "session_totals", ((str(s), i, n) for s, _, e in ends for i, n in enumerate(e.totals)))
@@ -180,6 +188,21 @@ def _cue(session: UUID, seq: int, e: CueShown) -> tuple[Any, ...]:
 
 def _repetition(session: UUID, seq: int, e: Repetition) -> tuple[Any, ...]:
     return (str(session), seq, e.gesture, e.repetition, e.start_ns, e.end_ns, e.status.value, e.reason)
+
+
+def quality_rows(session: UUID, seq: int, e: QualitySeen) -> list[tuple[Any, ...]]:
+    """A row a channel, in the column order of the table "quality"."""
+    rows = []
+    for c in range(max((len(v) for v in e.values.values()), default=0)):
+        found = [f for f in e.findings if f.channel == c]
+        known = any(c < len(v) and v[c] is not None for v in e.values.values())
+        grade = worst(f.grade for f in found) if found else Grade.GOOD if known else Grade.UNKNOWN
+        values = (e.values.get(m, ()) for m in Metric)
+        rows.append(
+            (str(session), seq, e.stream, c, e.first, e.n, e.t_ns, grade.value,
+             *(v[c] if c < len(v) else None for v in values), "; ".join(f.reason for f in found))
+        )  # fmt: skip
+    return rows
 
 
 def _quarantine(r: QuarantineRow) -> tuple[Any, ...]:

@@ -129,7 +129,13 @@ class HotStore:
             insert(connection, "sealed", rows)
             ranges = [(session, p.stream, a, b) for p in manifest.streams for a, b in p.stored()]
             insert(connection, "sealed_ranges", ranges)
-            connection.execute("DELETE FROM chunks WHERE session = ?", [session])
+            connection.execute(
+                "INSERT OR IGNORE INTO sealed_quality SELECT session, stream, channel, windows, warn, bad, reasons "
+                "FROM v_quality WHERE session = ?",
+                [session],
+            )
+            for name in ("chunks", "quality"):
+                connection.execute(f"DELETE FROM {name} WHERE session = ?", [session])  # noqa: S608
 
     def _admit(self, rows: Sequence[QuarantineRow]) -> list[QuarantineRow]:
         """Those of `rows` the quarantine has room for, and those that are owed."""

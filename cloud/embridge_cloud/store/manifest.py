@@ -19,6 +19,7 @@ from embridge_shared.signal import StreamSpec
 
 SCHEMA = 1
 MANIFEST = "session.json"
+QUALITY = "quality.parquet"
 INDEX = "index"
 TIME = "t_ns"
 
@@ -77,7 +78,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
         session: Its description.
         closed: How it ended.
         streams: In ordinal order.
-        events: File of all its events.
+        events: File of its events, but what was seen of its quality.
+        quality: File of what was seen of its quality while it was recorded; None where nothing was.
         content_hash: Digest over the streams' contents: equal for equal samples.
         sealed_ns: Unix time of the seal, ns.
         software: Version that sealed it.
@@ -91,6 +93,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     content_hash: str
     sealed_ns: int
     software: str
+    quality: FileEntry | None = None
     schema: int = SCHEMA
 
 

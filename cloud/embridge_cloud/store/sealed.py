@@ -158,6 +158,16 @@ class SealedSession:
         except (msgspec.DecodeError, DataError) as error:
             raise DataError(f"{path} is damaged: {error}", reason=Reason.MALFORMED) from error
 
+    def quality(self) -> pl.LazyFrame | None:
+        """What was seen of the signal while it was recorded, one row a window and channel; None where nothing was.
+
+        Columns: seq, stream, channel, first, n, t_ns, grade, one a metric, reasons.
+        """
+        import polars as pl
+
+        entry = self.manifest.quality
+        return None if entry is None else pl.scan_parquet(self.directory / entry.file)
+
     def cues(self) -> list[CueShown]:
         """What the participant was asked for."""
         return [e.event for e in self.events() if isinstance(e.event, CueShown)]
@@ -183,6 +193,8 @@ class SealedSession:
     def _damaged_files(self) -> Iterator[str]:
         streams = self.manifest.streams
         parts: tuple[StreamEntry | FileEntry, ...] = (*streams, *(s.arrivals for s in streams), self.manifest.events)
+        if self.manifest.quality is not None:
+            parts = (*parts, self.manifest.quality)
         for part in parts:
             path = self.directory / part.file
             if not path.is_file():
@@ -235,8 +247,26 @@ class SealedSession:
         except DataError as error:
             yield str(error)
             return
-        if numbers != list(range(self.manifest.events.rows)):
+        if self.manifest.quality is not None:
+            try:
+                numbers = sorted({*numbers, *self._quality_numbers()})
+            except (OSError, DataError) as error:
+                yield f"the quality seen cannot be read: {error}"
+                return
+        if len(numbers) < self.manifest.events.rows or numbers != list(range(len(numbers))):
             yield "events are missing"
+
+    def _quality_numbers(self) -> list[int]:
+        """Numbers of the events whose quality is kept."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        assert self.manifest.quality is not None
+        try:
+            column = pq.read_table(self.directory / self.manifest.quality.file, columns=["seq"])["seq"]
+        except pa.ArrowException as error:
+            raise DataError(str(error), reason=Reason.MALFORMED) from error
+        return [int(x) for x in np.unique(column.to_numpy())]
 
 
 def _runs(index: NDArray[np.int64]) -> list[Range]:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -22,11 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from embridge_cloud.store.columns import quality_rows, table
 from embridge_cloud.store.failures import NotSealableError
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.manifest import (
     INDEX,
     MANIFEST,
+    QUALITY,
     TIME,
     ContentDigest,
     FileEntry,
@@ -40,7 +43,7 @@ from embridge_cloud.store.reader import Anchor
 from embridge_cloud.store.rows import StoredSession
 from embridge_cloud.store.sealed import NumberedEvent, SealedSession
 from embridge_shared.errors import DataError, Reason
-from embridge_shared.session import SessionClosed
+from embridge_shared.session import QualitySeen, SessionClosed
 from embridge_shared.signal import Chunk, SampleType, StreamSpec
 from embridge_shared.wire import codec
 
@@ -138,7 +141,10 @@ class Sealer:
             shutil.rmtree(folder)
         folder.mkdir()
         streams = tuple(self._write_stream(stored, i, folder) for i in range(len(stored.session.streams)))
-        events = [NumberedEvent(seq, event) for seq, event in self._store.read.events(stored.session.id)]
+        numbered = [NumberedEvent(seq, event) for seq, event in self._store.read.events(stored.session.id)]
+        rows = _quality_rows(stored, numbered)
+        seen = {row[1] for row in rows}
+        events = [e for e in numbered if e.seq not in seen]
         closed = next(e.event for e in reversed(events) if isinstance(e.event, SessionClosed))
         path = folder / "events.json"
         _write_bytes(path, msgspec.json.format(msgspec.json.encode(events), indent=1))
@@ -150,6 +156,7 @@ class Sealer:
             content_hash=content_hash(stored.session.id, [s.content for s in streams]),
             sealed_ns=self._wall_ns(),
             software=version("embridge"),
+            quality=_write_quality(stored, rows, folder / QUALITY) if rows else None,
         )
         _write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         _sync(folder)
@@ -197,6 +204,30 @@ class Sealer:
                 block, size = [], 0
         if block:
             yield block
+
+
+def _quality_rows(stored: StoredSession, events: list[NumberedEvent]) -> list[tuple[Any, ...]]:
+    """One row a window and channel of what was seen of streams and channels that exist."""
+    channels = [s.n_channels for s in stored.session.streams]
+    return [
+        row
+        for e in events
+        if isinstance(e.event, QualitySeen) and 0 <= e.event.stream < len(channels)
+        for row in quality_rows(stored.session.id, e.seq, e.event)
+        if row[3] < channels[e.event.stream]
+    ]
+
+
+def _write_quality(stored: StoredSession, rows: list[tuple[Any, ...]], path: Path) -> FileEntry:
+    """As in the table `quality`, but with the names of stream and channel."""
+    streams = stored.session.streams
+    found = table("quality", rows).drop_columns(["session"])
+    names = ([streams[r[2]].name for r in rows], [streams[r[2]].channels[r[3]] for r in rows])
+    for name, values in zip(("stream", "channel"), names, strict=True):
+        found = found.set_column(found.column_names.index(name), name, pa.array(values).dictionary_encode())
+    pq.write_table(found, path, compression="zstd")
+    _sync(path)
+    return _entry(path, len(rows))
 
 
 def timeline(anchors: list[Anchor], index: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
