@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from typing import Any
 
 from embridge_edge.bands.device import BleBand
@@ -15,6 +14,7 @@ from embridge_shared.clock import Clock
 from embridge_shared.errors import DeviceError
 
 _CLOCK_SETTLES_S = 5.0
+_BAD_LOSS = 0.01
 
 
 class Meter:
@@ -110,37 +110,44 @@ class Meter:
 
 
 def table(rows: list[dict[str, Any]]) -> Any:
-    """The rows as a rich table."""
+    """The rows as a rich table that fits 80 columns; links and what to do stand below it."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    columns = ("band", "state", "expected", "received", "lost", "loss", "clock", "last packet", "link")
-    shown = Table(*columns, caption=_caption(rows), caption_justify="left")
+    shown = Table(box=SIMPLE, caption=_caption(rows), caption_justify="left", pad_edge=False)
+    for column in ("band", "state", "expected", "received", "lost", "loss", "clock", "last packet"):
+        shown.add_column(column, no_wrap=True, justify="left" if column in ("band", "state") else "right")
     for row in rows:
-        link = [
+        age_s = row["age_s"]
+        shown.add_row(
+            row["stream"],
+            row["phase"],
+            str(row["expected"]),
+            str(row["received"]),
+            f"{'~' if row['inferred'] else ''}{row['lost']}",
+            f"{100 * row['loss']:.2f} %",
+            f"{row['ppm']:+.0f} ppm" if row["ppm"] is not None else "–",
+            f"{age_s * 1e3:.0f} ms ago" if age_s is not None else "–",
+            style="red" if row["loss"] >= _BAD_LOSS or row["phase"] not in ("streaming", "stopped") else "",
+        )
+    return shown
+
+
+def _caption(rows: list[dict[str, Any]]) -> str:
+    """A line about every link, and what to do where something is."""
+    lines = []
+    for row in rows:
+        parts = [
+            row["device"],
             f"{row['rssi_dbm']} dBm" if row["rssi_dbm"] is not None else "",
             f"battery {row['battery']} %" if row["battery"] is not None else "",
             f"MTU {row['mtu']}" if row["mtu"] else "",
             f"{row['interval_ms']:g} ms" if row["interval_ms"] else "",
             row["phy"] or "",
         ]
-        age = row["age_s"]
-        shown.add_row(
-            f"{row['stream']} ({row['device']})",
-            row["phase"],
-            str(row["expected"]),
-            str(row["received"]),
-            str(row["lost"]) + (" (inferred)" if row["inferred"] else ""),
-            f"{100 * row['loss']:.2f} %",
-            f"{row['ppm']:+.0f} ppm" if row["ppm"] is not None else "–",
-            f"{age * 1e3:.0f} ms ago" if age is not None and math.isfinite(age) else "–",
-            ", ".join(part for part in link if part),
-            style="red" if row["loss"] >= 0.01 or row["phase"] not in ("streaming", "stopped") else "",
-        )
-    return shown
-
-
-def _caption(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{r['stream']}: {r['reason']}. {r['action']}" for r in rows if r["action"]]
+        lines.append(f"{row['stream']}: {', '.join(part for part in parts if part)}")
+        if row["action"]:
+            lines.append(f"{row['stream']}: {row['reason']}. {row['action']}")
     return "\n".join(lines)
 
 
