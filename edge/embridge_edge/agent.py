@@ -148,6 +148,7 @@ class Agent:
             courier=self._courier,
             clock=self._clock,
             live=live,
+            lsl_out=self._edge.lsl_out if entry.lsl_out is None else entry.lsl_out,
             spooled=self._uplink.notify,
             notes=notes,
         )

@@ -25,6 +25,8 @@ import msgspec
 from embridge_edge import band_plan
 from embridge_edge.band_plan import AnyBand, BandsSource
 from embridge_edge.forearm.electrodes import FaultKind
+from embridge_edge.pose import plan as pose_plan
+from embridge_edge.pose.plan import AnyPose
 from embridge_shared.errors import ConfigError, Reason
 from embridge_shared.session import Placement, Purpose
 
@@ -129,6 +131,8 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         placement: Where the band sits.
         consent_version: The consent text the participant signed.
         decode: Decode live with the current release; the scores are recorded as a stream.
+        pose: Follow the hand too, beside a live band.
+        lsl_out: Republish all streams and annotations as LSL outlets; as in the settings when absent.
         quality_gate: What is done when the signal is poor before it begins.
         settle_s: How long the signal may take to become good, s.
     """
@@ -141,6 +145,8 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     placement: Placement = Placement()
     consent_version: str = "unstated"
     decode: bool = False
+    pose: AnyPose | None = None
+    lsl_out: bool | None = None
     quality_gate: QualityGate = QualityGate.OFF
     settle_s: float = 10.0
 
@@ -174,8 +180,15 @@ def load(path: Path) -> Plan:
     for entry in plan.session:
         if not 0 < entry.settle_s < math.inf:
             raise ConfigError(f"session {entry.name!r}: settle_s must be positive")
+        if entry.pose is not None:
+            pose_plan.check(entry.pose, f"session {entry.name!r}")
         if not isinstance(entry.source, ReplaySource | SyntheticSource):
             band_plan.check(entry.source, f"session {entry.name!r}")
+        elif entry.pose is not None:
+            raise ConfigError(
+                f"session {entry.name!r}: a pose source goes beside a live band",
+                hint="Replayed and simulated sources bring their own pose.",
+            )
         elif not 0 <= entry.source.speed < math.inf:
             raise ConfigError(f"session {entry.name!r}: speed must be 0 or more")
     return plan

@@ -11,9 +11,11 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from embridge_edge import wall
 from embridge_edge.capture import Chunker
 from embridge_edge.courier import Courier
 from embridge_edge.digest import Digest, StreamDigest, decode_digest, quality_digest
@@ -29,6 +31,9 @@ from embridge_shared.session import Event, Marker, Participant, Session, Session
 from embridge_shared.signal import Chunk, Modality
 from embridge_shared.wire import codec, topics
 from embridge_shared.wire.messages import EventMessage, pack
+
+if TYPE_CHECKING:
+    from embridge_edge.lsl_out import LslOut
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +112,7 @@ class Recorder:
         courier: The spool.
         clock: Wall and monotonic time.
         live: Decodes beside the recording, or None.
+        lsl_out: Republish everything as LSL outlets.
         notes: Marked at its beginning.
         spooled: Called when something new lies in the spool.
     """
@@ -122,6 +128,7 @@ class Recorder:
         clock: Clock,
         live: LiveDecoding | None,
         spooled: Callable[[], None],
+        lsl_out: bool = False,
         notes: tuple[str, ...] = (),
     ) -> None:
         self._plan = plan
@@ -143,6 +150,18 @@ class Recorder:
         self._watches = {i: QualityWatch(take.sources[i].spec, i, first=begun.until(i), clock=clock) for i in emg}
         if live is not None:
             live.begin(begun.session, len(sources), begun.until(len(sources)))
+        self._out = self._republished() if lsl_out else None
+
+    def _republished(self) -> LslOut:
+        # LSL is loaded by edges that speak it.
+        from embridge_edge.lsl_out import LslOut
+
+        return LslOut(
+            self.session,
+            [c.clock for c in self._chunkers],
+            self._take.annotations[self._annotated :],
+            clock=self._clock,
+        )
 
     async def run(self) -> Digest:
         """Record to the end of every source.
@@ -153,6 +172,8 @@ class Recorder:
         began_ns = self._clock.monotonic_ns()
         self._spooled()
         await self._write([Marker(text=note, t_ns=self._clock.wall_ns()) for note in self._notes])
+        # A replay has no wall clock.
+        reading = None if self._take.name else asyncio.create_task(wall.keep_reading(self._clock, self._write))
         try:
             reason = await self._record()
         except asyncio.CancelledError:
@@ -160,6 +181,10 @@ class Recorder:
             for chunker in self._chunkers:
                 await self._keep(chunker.flush())
             raise
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.wait([reading])
         return await self._finish(reason, (self._clock.monotonic_ns() - began_ns) * 1e-9)
 
     async def _record(self) -> str:
@@ -185,6 +210,8 @@ class Recorder:
             await source.open(self.session.host_ns, chunker.until)
             async for packet in source.packets():
                 await self._keep(chunker.push(packet))
+                if self._out is not None:
+                    self._out.packet(ordinal, packet)
                 if leads:
                     await self._decode(chunker, packet)
                     await self._annotate(packet.host_ns - self.session.host_ns)
@@ -194,6 +221,9 @@ class Recorder:
             await self._keep(chunker.flush())
             if leads:
                 await self._annotate(None)
+                for follower in self._take.sources:
+                    if follower.follows:
+                        follower.stop()
             if watch is not None:
                 await self._write(await watch.finish())
         finally:
@@ -201,7 +231,11 @@ class Recorder:
 
     async def _decode(self, chunker: Chunker, packet: Packet) -> None:
         if self._live is not None:
-            await self._keep(await self._live.push(packet, chunker.time_ns))
+            scored = await self._live.push(packet, chunker.time_ns)
+            if self._out is not None:
+                for chunk in scored:
+                    self._out.chunk(chunk)
+            await self._keep(scored)
 
     async def _keep(self, chunks: list[Chunk]) -> None:
         if not chunks:
@@ -211,6 +245,8 @@ class Recorder:
 
     async def _annotate(self, until_ns: int | None) -> None:
         """Write the annotations that ended by `until_ns` from the session's start; all that are left when None."""
+        if self._out is not None:
+            self._out.advance(until_ns)
         items = []
         began_ns = self.session.started_ns
         for event in self._take.annotations[self._annotated :]:
@@ -224,6 +260,10 @@ class Recorder:
             self._spooled()
 
     async def _write(self, events: Sequence[Event]) -> None:
+        if self._out is not None:
+            for event in events:
+                if isinstance(event, Marker):
+                    self._out.note(event)
         if events:
             await self._courier.put([self._event(e) for e in events], self._annotated)
             self._spooled()

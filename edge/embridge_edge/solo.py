@@ -73,6 +73,7 @@ async def record(
                 courier=courier,
                 clock=clock,
                 live=None,
+                lsl_out=settings.lsl_out if plan.lsl_out is None else plan.lsl_out,
                 spooled=lambda: None,
                 notes=notes,
             )

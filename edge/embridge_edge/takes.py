@@ -157,7 +157,12 @@ def open_take(plan: SessionPlan, base: Path, clock: Clock) -> Take:
     from embridge_edge.bands.catalogue import open_bands
     from embridge_edge.ble.thread import RADIOS
 
-    return Take("", open_bands(source, base, clock, radios=RADIOS), ())
+    sources = open_bands(source, base, clock, radios=RADIOS)
+    if plan.pose is not None:
+        from embridge_edge.pose.catalogue import open_pose
+
+        sources = (*sources, open_pose(plan.pose, base, clock))
+    return Take("", sources, ())
 
 
 def _synthetic(source: SyntheticSource, clock: Clock, packet_s: float) -> Take:

@@ -142,6 +142,18 @@ class Marker(_Record, frozen=True, kw_only=True, tag="marker"):
     t_ns: int
 
 
+class ClockRead(_Record, frozen=True, kw_only=True, tag="clock"):
+    """The edge's two clocks at one moment: how its wall clock was set while it recorded.
+
+    Attributes:
+        t_ns: Unix time, ns.
+        host_ns: The monotonic clock, ns, that arrivals are stamped with.
+    """
+
+    t_ns: int
+    host_ns: int
+
+
 class QualityFinding(_Record, frozen=True, kw_only=True):
     """Why a channel is not good.
 
@@ -192,4 +204,4 @@ class SessionClosed(_Record, frozen=True, kw_only=True, tag="session_closed"):
     reason: str = "complete"
 
 
-Event = SessionOpened | CueShown | Repetition | Marker | QualitySeen | SessionClosed
+Event = SessionOpened | CueShown | Repetition | Marker | ClockRead | QualitySeen | SessionClosed

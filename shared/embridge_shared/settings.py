@@ -80,6 +80,8 @@ class EdgeSettings(_Section):
     """How long a session that decodes waits for a release to arrive."""
     int8: bool = True
     """Decode with the quantised encoder."""
+    lsl_out: bool = False
+    """Republish what is recorded as LSL outlets; a plan can say otherwise."""
 
 
 class CloudSettings(_Section):

@@ -159,13 +159,14 @@ class LivePose(PoseSource):
 
     # Life
 
-    async def open(self, host_ns: int, first: int = 0) -> None:
+    async def reach(self) -> None:
         """Listen, and wait for the first frame.
 
         Raises:
             DeviceError: Nothing comes, or it cannot be listened to.
         """
-        self._host_ns, self._first = host_ns, first
+        if self._phase != "idle":
+            return
         self._go("scanning")
         await self._start()
         deadline_ns = self._clock.monotonic_ns() + round(self._source.wait_s * 1e9)
@@ -181,6 +182,21 @@ class LivePose(PoseSource):
                 )
             await self._news(min(left_s, _TURN_S))
         self._go("streaming")
+
+    async def open(self, host_ns: int, first: int = 0) -> None:
+        """Begin with the next frame; wait for it where nothing was listened to yet.
+
+        Raises:
+            DeviceError: Nothing comes, or it cannot be listened to.
+        """
+        self._host_ns, self._first = host_ns, first
+        if self._phase == "idle":
+            await self.reach()
+            return
+        # What came before the session began is not part of it.
+        self._packets.clear()
+        self._indexer = self._grid = None
+        self.received = 0
 
     @abstractmethod
     async def _start(self) -> None:

@@ -43,7 +43,7 @@ def joint_angles(points: ArrayLike, side: Side = Side.RIGHT) -> NDArray[np.float
             reason=Reason.WRONG_SHAPE,
         )
     flat = array.reshape(-1, len(LANDMARKS), 3)
-    usable = np.isfinite(flat).all(axis=(1, 2))
+    usable = np.asarray(np.isfinite(flat.reshape(len(flat), -1)).all(axis=1))
     flat = np.where(usable[:, None, None], flat, 0.0)
     if side is Side.LEFT:
         flat = flat * np.array([-1.0, 1.0, 1.0])
