@@ -21,7 +21,7 @@ from embridge_edge.source import Packet, Source
 from embridge_edge.takes import Take
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DeviceError, Reason
-from embridge_shared.quality import LIMITS, Grade, Judge, Metric, Summary, Verdict, Window, Windows
+from embridge_shared.quality import LIMITS, Grade, Judge, Summary, Verdict, Window, Windows
 from embridge_shared.session import QualityFinding, QualitySeen
 from embridge_shared.signal import Modality, StreamSpec
 
@@ -31,6 +31,8 @@ _SHARE = 0.1
 """Of the time that judging may take."""
 _GATE_WINDOWS = 5
 """A signal is good once it was so at the end of this many windows."""
+_GATE_MEMORY = 3
+"""Windows for which a fault counts after it was last seen: the wearer may hide it by moving."""
 _GATE_LIMITS = {m: replace(limit, hold=min(2, limit.hold)) for m, limit in LIMITS.items()}
 """Who is asked to sit still for a moment is judged sooner."""
 _SILENT_S = 15.0
@@ -143,28 +145,32 @@ class _Look:
     source: Source
     windows: int = 0
     last: Verdict | None = None
+    faults: dict[int, str] = field(default_factory=dict)
+    """Channels that were bad lately: why, and what to do."""
     judge: Judge = field(init=False)
+    _until: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.source.spec, _GATE_LIMITS)
 
-    @property
-    def faults(self) -> list[tuple[int, Metric]]:
-        """Channels that are bad, and why."""
-        if self.last is None:
-            return []
-        found = self.last
-        return [(c, m) for c in range(self.source.spec.n_channels) for m in found.faults(c, Grade.BAD)]
+    def see(self, verdict: Verdict) -> None:
+        """Take in the next verdict."""
+        self.windows += 1
+        self.last = verdict
+        for c in range(self.source.spec.n_channels):
+            if metrics := verdict.faults(c, Grade.BAD):
+                self._until[c] = self.windows + _GATE_MEMORY
+                self.faults[c] = f"{'; '.join(verdict.reason(m, c) for m in metrics)}. {verdict.advice(c)}"
+            elif self.windows >= self._until.get(c, 0):
+                self.faults.pop(c, None)
 
     def words(self) -> Iterator[str]:
         """Every fault and what to do about it, a line a channel."""
         spec = self.source.spec
         if self.last is None:
             yield f"{spec.name}: nothing came"
-            return
-        for c in sorted({c for c, _ in self.faults}):
-            reasons = "; ".join(self.last.reason(m, c) for m in self.last.faults(c, Grade.BAD))
-            yield f"{spec.name} {spec.channels[c]}: {reasons}. {self.last.advice(c)}"
+        for c, words in sorted(self.faults.items()):
+            yield f"{spec.name} {spec.channels[c]}: {words}"
 
 
 async def gate(plan: SessionPlan, take: Take, clock: Clock) -> tuple[str, ...]:
@@ -229,8 +235,7 @@ async def _watch(look: _Look, settle_s: float, clock: Clock) -> None:
             if windows is None:
                 start, windows = packet.first, Windows(spec, packet.first)
             for window in windows.push(packet.first, packet.samples):
-                look.last = await asyncio.to_thread(look.judge.judge, window)
-                look.windows += 1
+                look.see(await asyncio.to_thread(look.judge.judge, window))
             good = look.windows >= _GATE_WINDOWS and not look.faults
             if good or packet.first + len(packet.samples) - start >= settle_s * spec.rate_hz:
                 return

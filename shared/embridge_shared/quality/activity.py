@@ -10,17 +10,18 @@ from embridge_shared.quality.spectra import decibel
 Array = NDArray[np.float64]
 
 _CONTRACTION_DB = 6.0
+_TOP = 75.0  # percentile of the channels
 _REST_WINDOWS = 2
-_CONTRACTION_WINDOWS = 5
+_ENOUGH_WINDOWS = 10
+_RESPONSE_DB = 15.0
 _FADE = 0.98
-_RESPONSE_WINDOWS, _RESPONSE_DB = 10, 15.0
 
 
 class Activity:
     """Follows the power of every channel.
 
-    Rest is the quietest window so far. The first contraction is the first stretch in which the channels together rise
-    by 6 dB over it.
+    Rest is the quietest window so far. The wearer contracts in windows in which a quarter of the channels lie 6 dB over
+    it; nothing is said before there were ten of them.
 
     Args:
         channels: How many.
@@ -35,7 +36,6 @@ class Activity:
         self.seen = 0
         self.rest: Array = np.full(channels, np.inf)
         self.strongest: Array = np.zeros(channels)
-        self._active: Array = np.full(channels, np.nan)
         self._most: Array = np.full(channels, np.nan)
         self._contracted = 0
 
@@ -46,14 +46,9 @@ class Activity:
         self.strongest = np.where(alive, np.maximum(_FADE * self.strongest, power), self.strongest)
         if not alive.any() or self.seen <= _REST_WINDOWS:
             return
-        rise = decibel(power[alive], self.rest[alive])
-        if float(np.mean(rise)) < _CONTRACTION_DB:
-            return
-        self._contracted += 1
-        now = np.where(alive, power, np.nan)
-        self._most = np.fmax(self._most, now)
-        if self._contracted <= _CONTRACTION_WINDOWS:
-            self._active = np.fmax(self._active, now)
+        if float(np.percentile(decibel(power[alive], self.rest[alive]), _TOP)) >= _CONTRACTION_DB:
+            self._contracted += 1
+            self._most = np.fmax(self._most, np.where(alive, power, np.nan))
 
     def contracting(self, power: Array) -> NDArray[np.bool_]:
         """Channels whose power, (C,), is 6 dB over rest."""
@@ -61,14 +56,12 @@ class Activity:
         return known & (decibel(power, np.where(known, self.rest, 1.0)) >= _CONTRACTION_DB)
 
     def snr_db(self) -> Array:
-        """(active - rest) / rest of the channel that shows the first contraction best, dB, for every channel (C,).
+        """(active - rest) / rest of the channel that shows contractions best, dB, for every channel (C,).
 
-        A channel over a muscle that does not take part has little to show; the band has, somewhere. NaN before the
-        first contraction.
+        A channel over a muscle that does not take part has little to show; the band has, somewhere. NaN until there
+        were enough contractions.
         """
-        if self._contracted < _CONTRACTION_WINDOWS:
-            return np.full(len(self.rest), np.nan)
-        rise = self._rise(self._active)
+        rise = self._rise()
         return np.where(np.isnan(rise), np.nan, np.nanmax(rise)) if not np.isnan(rise).all() else rise
 
     def response_db(self) -> Array:
@@ -76,12 +69,14 @@ class Activity:
 
         NaN until there were enough contractions, and while half of the channels show none to speak of.
         """
-        rise = self._rise(self._most)
-        if self._contracted < _RESPONSE_WINDOWS or np.isnan(rise).all() or np.nanmedian(rise) < _RESPONSE_DB:
+        rise = self._rise()
+        if np.isnan(rise).all() or np.nanmedian(rise) < _RESPONSE_DB:
             return np.full(len(self.rest), np.nan)
         return rise
 
-    def _rise(self, active: Array) -> Array:
-        known = np.isfinite(self.rest) & ~np.isnan(active)
-        rest, most = np.where(known, self.rest, 1.0), np.where(known, active, 1.0)
+    def _rise(self) -> Array:
+        if self._contracted < _ENOUGH_WINDOWS:
+            return np.full(len(self.rest), np.nan)
+        known = np.isfinite(self.rest) & ~np.isnan(self._most)
+        rest, most = np.where(known, self.rest, 1.0), np.where(known, self._most, 1.0)
         return np.where(known, decibel(most - rest, rest), np.nan)
