@@ -280,6 +280,10 @@ async def test_the_example_of_the_documentation_is_heard():
     assert not source.faults
 
 
+def test_the_example_is_the_one_on_the_page():
+    assert EXAMPLE.read_text() in (EXAMPLE.parents[1] / "pose-sources.md").read_text()
+
+
 # plans
 
 
