@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from embridge_cloud.store.manifest import INDEX, TIME
 from embridge_cloud.store.sealed import SealedSession
 from embridge_shared import ninapro
 from embridge_shared.errors import ConfigError, DataError, Reason
-from embridge_shared.quality import Judge, Summary, assess
+from embridge_shared.quality import WINDOW_S, Judge, Summary, assess
 from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 Piece = tuple[int, NDArray[Any]]
@@ -59,7 +59,7 @@ def recording(path: Path, *, rate_hz: float | None = None, device: str = "") -> 
     """Read a recording file.
 
     Known: NinaPro `.mat`, and `.parquet` with columns `emg_0`, `emg_1`, …; where it has columns `session`, `gesture` or
-    `rep`, rows with other values there are recordings of their own.
+    `rep`, rows with other values there are recordings of their own; those too short for a window are put end to end.
 
     Args:
         path: The file.
@@ -131,7 +131,19 @@ def _parquet(path: Path, rate_hz: float | None, device: str) -> list[Wearing]:
     session = frame["session"].to_list() if "session" in keys else None
     for a, b in pairwise(bounds):
         found.setdefault(str(session[a]) if session else path.stem, []).append(samples[a:b])
-    return [Wearing(name, _spec(parts[0], rate_hz, device), tuple(parts)) for name, parts in found.items()]
+    least = round(WINDOW_S * rate_hz)
+    return [
+        Wearing(name, _spec(parts[0], rate_hz, device), tuple(_joined(parts, least))) for name, parts in found.items()
+    ]
+
+
+def _joined(pieces: list[NDArray[Any]], least: int) -> Iterator[NDArray[Any]]:
+    """Pieces, those in a row that are shorter than `least` put end to end."""
+    for short, run in groupby(pieces, lambda piece: len(piece) < least):
+        if short:
+            yield np.concatenate(list(run))
+        else:
+            yield from run
 
 
 def _spec(samples: NDArray[Any], rate_hz: float, device: str) -> StreamSpec:

@@ -67,6 +67,8 @@ class Profile:
         spectral: tuple[Metric, ...]
         if self.kind is SignalKind.ENVELOPE:
             why = "an envelope has lost the spectrum and the sign of EMG"
+            if self.rate_hz <= _ENVELOPE_MAX_HZ:
+                why += f", and at {self.rate_hz:g} Hz it can be nothing else"
             spectral = (Metric.MAINS, Metric.MOTION, Metric.SHAPE, Metric.DRIFT, Metric.FLOOR, Metric.DROPOUT)
             out |= dict.fromkeys((*spectral, Metric.RAILED, Metric.SNR, Metric.RESPONSE), why)
             out[Metric.ODD] = "envelopes differ between electrodes by nature"
