@@ -55,6 +55,12 @@ class ClockFit:
     pieces: tuple[tuple[int, int], ...]
     delay_ms: float
 
+    def skew_ppm(self, rate_hz: float) -> float:
+        """How much slower the device counted than the host over the longest piece, parts per million."""
+        a, b = max(self.pieces, key=lambda p: self.index[p[1]] - self.index[p[0]])
+        lasted_s = (self.index[b] - self.index[a]) / rate_hz
+        return float((self.host_ns[b] - self.host_ns[a]) * 1e-9 / lasted_s - 1) * 1e6
+
     def stamps_ns(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Host time of samples, ns, int64 like `index`, which must rise; the times do not fall."""
         out = np.empty(len(index), np.float64)

@@ -142,6 +142,54 @@ def quality(
             typer.echo(line)
 
 
+@app.command()
+def clock(session: Which, directory: Folder = None, as_json: AsJson = False) -> None:
+    """Show how the clocks of a session ran: each device's by its arrivals, the edge's wall clock by its readings."""
+    from embridge_cloud.wallclock import discipline
+
+    found = _pick(_catalogue(directory), session)
+    streams = [_clock(found, entry.name) for entry in found.manifest.streams]
+    wall = discipline(found)
+    if as_json:
+        steps = [{"at_s": (at - found.session.host_ns) * 1e-9, "by_s": by * 1e-9} for at, by in wall.steps]
+        wall_row = {"readings": len(wall.host_ns), "slew_ppm": wall.slew_ppm, "steps": steps}
+        typer.echo(json.dumps({"streams": streams, "wall": wall_row}))
+        return
+    for row in streams:
+        if not row["fitted"]:
+            typer.echo(f"{row['stream']:<10} {row['packets']} packets, too few to fit; times are the edge's")
+            continue
+        typer.echo(
+            f"{row['stream']:<10} {row['packets']} packets, {row['skew_ppm']:+.1f} ppm, half of them more than "
+            f"{row['delay_ms']:.1f} ms late, count begun anew {row['breaks']} times, "
+            f"edge's stamps {row['edge_mean_ms']:+.2f} ± {row['edge_sd_ms']:.2f} ms off"
+        )
+    typer.echo(f"{'wall clock':<10} {len(wall.host_ns)} readings, slewed by {wall.slew_ppm:+.1f} ppm")
+    for at, by in wall.steps:
+        typer.echo(f"{'':<10} stepped by {by * 1e-9:+.3f} s before {(at - found.session.host_ns) * 1e-9:.0f} s")
+
+
+def _clock(sealed: SealedSession, name: str) -> dict[str, Any]:
+    from embridge_cloud import clockfit
+
+    arrivals, rate_hz = sealed.arrivals(name), sealed.spec(name).rate_hz
+    fitted = clockfit.fit(arrivals, rate_hz)
+    if fitted is None:
+        return {"stream": name, "packets": len(arrivals), "fitted": False}
+    samples = sealed.samples(name)
+    off_ms = (samples.t_ns - clockfit.times_ns(sealed, name, samples)) * 1e-6
+    return {
+        "stream": name,
+        "packets": len(arrivals),
+        "fitted": True,
+        "skew_ppm": fitted.skew_ppm(rate_hz),
+        "delay_ms": fitted.delay_ms,
+        "breaks": len(fitted.pieces) - 1,
+        "edge_mean_ms": float(off_ms.mean()),
+        "edge_sd_ms": float(off_ms.std()),
+    }
+
+
 def _judged(name: str, summary: Summary) -> dict[str, Any]:
     import msgspec
 

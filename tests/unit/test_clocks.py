@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from embridge_cloud import clockfit
+from embridge_cloud import clockfit, session_cli
+from embridge_cloud.pairing import pair
+from embridge_cloud.recipe import PairingConfig
+from embridge_cloud.store.hot import HotStore
+from embridge_cloud.store.rows import Batch, ChunkRow, EventRow
+from embridge_cloud.store.sealed import Catalogue
+from embridge_cloud.store.sealing import Sealer
+from embridge_cloud.wallclock import discipline
 from embridge_edge.capture import Chunker
 from embridge_edge.source import Packet
 from embridge_edge.timing import NOMINAL_SKEW, DeviceClock, Slew
-from embridge_shared.session import Participant, Session
-from embridge_shared.signal import Arrivals, Modality, StreamSpec
+from embridge_shared.hand import JOINTS
+from embridge_shared.preprocess import FrontEndConfig, PreprocessConfig, WindowConfig
+from embridge_shared.session import ClockRead, Participant, Session, SessionClosed, SessionOpened
+from embridge_shared.signal import Arrivals, Chunk, Modality, SampleType, StreamSpec
+from embridge_shared.wire import codec
 from support.arrivals import Radio, Trace, simulate, steady, warming
+from support.sessions import T0, session_of
 
 CROWDED = Radio(errors=lambda t: 0.25 if 100 <= t < 180 else 0.02, away=(220.0, 225.0))
 
@@ -222,6 +235,106 @@ def test_a_short_piece_takes_its_skew_from_the_long_one():
 def test_too_little_is_not_fitted(n):
     index = np.arange(n, dtype=np.int64) * 7
     assert clockfit.fit(Arrivals(index, index * 500_000), 2000.0) is None
+
+
+def sealed_session(tmp_path, events=()):
+    """Half a minute of EMG and pose, each on a clock of its own, stamped badly by the edge."""
+    specs = (
+        StreamSpec(name="emg", modality=Modality.EMG, channels=("a",), rate_hz=2000.0),
+        StreamSpec(name="pose", modality=Modality.POSE, channels=JOINTS, rate_hz=100.0, dtype=SampleType.FLOAT32),
+    )
+    session = session_of(*specs)
+    quiet = Radio(removed=0.0, errors=lambda _: 0.0)
+    traces = [
+        simulate(30.0, steady(60), quiet, rng=np.random.default_rng(0)),
+        simulate(30.0, steady(-80), quiet, rng=np.random.default_rng(1), rate_hz=100.0, packet=1),
+    ]
+    chunks = []
+    for ordinal, (t, spec) in enumerate(zip(traces, specs, strict=True)):
+        n = int(t.index[-1]) + 1
+        values = np.zeros((n, spec.n_channels), spec.dtype.numpy)
+        values[:] = np.arange(n)[:, None] % 1000 * (1.0 if ordinal == 0 else 1e-3) + 0.1
+        arrivals = Arrivals(t.index, t.host_ns + session.host_ns)
+        chunks.append(Chunk(session.id, ordinal, 0, values, session.started_ns + 300_000_000, 0, arrivals))
+    told = [SessionOpened(session=session), *events]
+    told.append(SessionClosed(t_ns=T0 + 10**11, totals=tuple(c.n for c in chunks)))
+    with HotStore(tmp_path / "hot.duckdb") as store:
+        sealer = Sealer(store, tmp_path / "sealed", wall_ns=lambda: T0)
+        sealer.prepare()
+        rows = tuple(ChunkRow.of(c, codec.encode(c), T0) for c in chunks)
+        store.commit(Batch(chunks=rows, events=tuple(EventRow(session.id, i, e, T0) for i, e in enumerate(told))))
+        sealer.seal(session.id)
+    return Catalogue(tmp_path / "sealed").get(session.id)
+
+
+def test_pairing_goes_by_the_refitted_clock(tmp_path):
+    sealed = sealed_session(tmp_path)
+    samples = sealed.samples("emg")
+    times = clockfit.times_ns(sealed, "emg", samples)
+    assert (samples.t_ns[0] - T0) * 1e-6 == pytest.approx(300, abs=1)
+    true = steady(60)(samples.index / 2000) * 1e9
+    assert ((times - T0) - true).std() * 1e-6 < 0.1
+    assert 0 < ((times - T0) - true).mean() * 1e-6 < 3
+    paired = pair(sealed, PreprocessConfig(front_end=FrontEndConfig(), window=WindowConfig()), PairingConfig())
+    [run] = paired.runs
+    # The pose counts its own frames: by its value, when was the frame taken that stands beside each feature?
+    assert run.pose is not None
+    frame = np.rint((run.pose[:, 0] - 0.1) * 1e3)
+    wanted = (run.t_ns - T0) * 1e-9 / (1 - 80e-6) * 100 % 1000
+    off = (frame - wanted + 500) % 1000 - 500
+    assert np.abs(off).max() < 1.5
+
+
+def test_a_session_of_few_packets_keeps_the_edges_times(tmp_path):
+    sealed = sealed_session(tmp_path)
+    empty = Arrivals(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    samples = sealed.samples("emg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(sealed), "arrivals", lambda *_: empty)
+        np.testing.assert_array_equal(clockfit.times_ns(sealed, "emg", samples), samples.t_ns)
+
+
+# the wall clock
+
+
+def reads(*offsets_s: float) -> list[ClockRead]:
+    """Readings every 10 s from 10 s on, the wall clock so far ahead of its place at the start."""
+    return [
+        ClockRead(t_ns=T0 + round((10 * k + ahead) * 1e9), host_ns=10**9 + 10 * k * 10**9)
+        for k, ahead in enumerate(offsets_s, 1)
+    ]
+
+
+def test_a_step_of_the_wall_clock_is_found_and_taken_back(tmp_path):
+    sealed = sealed_session(tmp_path, reads(0.0, 3600.0, 3600.001, 3600.002))
+    wall = discipline(sealed)
+    assert wall.steps == ((10**9 + 20 * 10**9, 3600 * 10**9),)
+    assert wall.stepped_ns == 3600 * 10**9
+    assert wall.slew_ppm == pytest.approx(50, abs=1)
+    at = np.array([10**9, 10**9 + 15 * 10**9, 10**9 + 40 * 10**9])
+    np.testing.assert_allclose((wall.unix_ns(at) - T0) * 1e-9, [3600, 3615, 3640.002], atol=1e-6)
+
+
+def test_a_session_without_readings_has_its_start(tmp_path):
+    sealed = sealed_session(tmp_path)
+    wall = discipline(sealed)
+    assert (len(wall.host_ns), wall.steps, wall.slew_ppm) == (1, (), 0.0)
+    assert wall.unix_ns(np.array([10**9 + 5]))[0] == T0 + 5
+
+
+def test_the_clocks_of_a_session_are_shown(tmp_path):
+    sealed = sealed_session(tmp_path, reads(0.0, -2.5))
+    arguments = ["clock", str(sealed.id), "--dir", str(tmp_path / "sealed")]
+    told = json.loads(CliRunner().invoke(session_cli.app, [*arguments, "--json"]).stdout)
+    emg, pose = told["streams"]
+    assert emg["skew_ppm"] == pytest.approx(60, abs=15)
+    assert pose["skew_ppm"] == pytest.approx(-80, abs=100)
+    assert emg["breaks"] == 0
+    assert emg["edge_mean_ms"] == pytest.approx(300, abs=5)
+    assert told["wall"]["steps"] == [{"at_s": pytest.approx(20), "by_s": pytest.approx(-2.5)}]
+    shown = CliRunner().invoke(session_cli.app, arguments).stdout
+    assert "ppm" in shown
+    assert "stepped by -2.500 s before 20 s" in shown
 
 
 def test_delays_are_told():
