@@ -47,7 +47,9 @@ def numbered(folder: Path) -> SessionPlan:
         {"emg": counts, "glove": -counts, "subject": [[9]], "exercise": [[1]]}
         | {name: values[:, None].astype(np.int16) for name, values in marks.items()},
     )
-    source = ReplaySource(path="numbered.mat", speed=8.0, select=Selection(repetitions=(1, 2, 4, 5), margin_s=0.8))
+    source = ReplaySource(
+        path="numbered.mat", rate_hz=100.0, speed=8.0, select=Selection(repetitions=(1, 2, 4, 5), margin_s=0.8)
+    )
     return SessionPlan(name="kill", participant="p9", source=source)
 
 
