@@ -3,8 +3,9 @@
 A packet can be late, never early, so the line of the clock runs under the arrivals and touches the earliest: the edge
 of their lower convex hull below their mean minimises the sum of delays (Moon, Skelly and Towsley 1999). A crystal warms
 up, so over more than some minutes the line becomes a polyline, still under all arrivals and nearest to them in sum, a
-linear programme. It bends no more than crystals do, so minutes of congestion do not lift it. Where a band came back
-with a count of its own it is broken.
+linear programme. It bends no more than crystals do, so minutes of congestion do not lift it. A few packets carry that
+bound, so it is polished by a weighted fit to the earliest packet of each half second, in which late ones count little,
+as on the edge. Where a band came back with a count of its own the line is broken.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ SEGMENT_S = 180.0
 _BEND = 2e-8
 """Most change of skew in a second: a crystal that warms up by a few ppm in minutes."""
 _WINDOW_S = 0.5
+_NEAR_S = 5e-4
+"""Packets this little above the line are early ones; jitter of the host, not a queue, made them late."""
+_DISTRUST = 3.0
+_POLISHES = 15
 _MIN_PACKETS, _MIN_S = 20, 5.0
 _SILENCE_S = 0.25
 """A band does not come back from a lost link sooner."""
@@ -159,9 +164,10 @@ def _piece(
     segments = max(1, round((end - start) / segment_s))
     if segments == 1:
         intercept, slope = lower_line(x, y)
-        return [start, end], [intercept + slope * start, intercept + slope * end]
+        knots = np.array([start, end])
+        return knots.tolist(), polished(x, y, knots, intercept + slope * knots).tolist()
     knots = np.linspace(start, end, segments + 1)
-    return knots.tolist(), lower_polyline(x, y, knots).tolist()
+    return knots.tolist(), polished(x, y, knots, lower_polyline(x, y, knots)).tolist()
 
 
 def _lowest(x: NDArray[np.float64], y: NDArray[np.float64], window_s: float) -> NDArray[np.int64]:
@@ -188,13 +194,7 @@ def lower_polyline(x: NDArray[np.float64], y: NDArray[np.float64], knots: NDArra
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise DataError("arrival times are not finite", reason=Reason.MALFORMED)
     n, step = len(knots), float(knots[1] - knots[0])
-    leg = np.clip(((x - knots[0]) / step).astype(np.int64), 0, n - 2)
-    along = (x - knots[leg]) / step
-    rows = np.arange(len(x))
-    under = sparse.csr_array(
-        (np.concatenate([1 - along, along]), (np.tile(rows, 2), np.concatenate([leg, leg + 1]))), shape=(len(x), n)
-    )
-    bend = sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n))
+    under, bend = _hats(x, knots), _bends(n)
     origin = float(y.min())
     most = np.full(n - 2, 1e3 * _BEND * step * step)
     # The stubs of scipy know no sparse constraints.
@@ -208,6 +208,49 @@ def lower_polyline(x: NDArray[np.float64], y: NDArray[np.float64], knots: NDArra
     )
     assert solved.success, solved.message
     return np.asarray(solved.x, np.float64) * 1e-3 + origin
+
+
+def _hats(x: NDArray[np.float64], knots: NDArray[np.float64]) -> Any:
+    """What maps heights at evenly spaced knots to heights at points, sparse (n, K)."""
+    n, step = len(knots), float(knots[1] - knots[0])
+    leg = np.clip(((x - knots[0]) / step).astype(np.int64), 0, n - 2)
+    along = (x - knots[leg]) / step
+    columns, rows = np.concatenate([leg, leg + 1]), np.tile(np.arange(len(x)), 2)
+    return sparse.csr_array((np.concatenate([1 - along, along]), (rows, columns)), shape=(len(x), n))
+
+
+def _bends(n: int) -> Any:
+    """What maps heights at knots to their second differences, sparse (K - 2, K)."""
+    return sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n))
+
+
+def polished(
+    x: NDArray[np.float64], y: NDArray[np.float64], knots: NDArray[np.float64], height: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """A polyline drawn towards the many packets just above it: the bound rests on a few.
+
+    Args:
+        x: s, float64 (n,), rising.
+        y: s, float64 (n,).
+        knots: Evenly spaced, float64 (K,), K >= 2.
+        height: Of the polyline below all points at the knots, s, float64 (K,).
+
+    Returns:
+        Its height afterwards, s, float64 (K,).
+    """
+    hats, step = _hats(x, knots), float(knots[1] - knots[0])
+    stiff = np.zeros((len(knots), len(knots)))
+    if len(knots) > 2:
+        bends = _bends(len(knots)).toarray()
+        stiff = bends.T @ bends / (0.5 * _BEND * step * step) ** 2
+    origin = float(height.min())
+    fitted, y = height - origin, y - origin
+    for _ in range(_POLISHES):
+        late = y - hats @ fitted
+        weight = 1 / (_NEAR_S**2 + (_DISTRUST * np.maximum(late, 0.0)) ** 2)
+        weighted = hats.T * weight
+        fitted = np.linalg.solve((weighted @ hats).toarray() + stiff, weighted @ y)
+    return np.asarray(fitted + origin, np.float64)
 
 
 def _pieces(device_s: NDArray[np.float64], host_s: NDArray[np.float64]) -> list[tuple[int, int]]:

@@ -18,7 +18,10 @@ NOMINAL_SKEW = 5e-3
 """So far may a source be off that states a round rate, as cameras and gloves do."""
 
 _WINDOW_S = 0.5
-_MEASUREMENT_SD_S = 1e-3
+_MEASUREMENT_SD_S = 3e-3
+"""Earliest arrivals of a busy host wander by milliseconds together: to trust them more is to learn a wrong skew."""
+_SKEW_PRIOR = 0.2
+"""Of the largest skew: most crystals are far better than the worst."""
 _OFFSET_WALK_S = 2e-6
 _SKEW_WALK = 1e-8
 _MAX_SLEW = 1e-3  # seconds of correction a second of signal
@@ -46,7 +49,7 @@ class DeviceClock:
         self._origin_ns = host_ns
         self._max_skew = max_skew
         self._state = np.zeros(2)  # offset s, skew
-        self._covariance = np.diag([1.0, (max_skew / 2) ** 2])
+        self._covariance = np.diag([1.0, (_SKEW_PRIOR * max_skew) ** 2])
         self._at_s = 0.0  # device time of the state
         self._started = False
         self._window_end_s = 0.0

@@ -66,7 +66,7 @@ def broken(t: Trace, at_s: float, silence_s: float, step_s: float) -> tuple[Trac
 
 @pytest.mark.parametrize(
     ("ppm", "radio", "least_ms"),
-    [(60.0, Radio(), 0.1), (-40.0, Radio(interval_s=0.030, errors=lambda _: 0.1), 0.5)],
+    [(60.0, Radio(), 0.4), (-40.0, Radio(interval_s=0.030, errors=lambda _: 0.1), 0.5)],
     ids=["15 ms", "30 ms"],
 )
 def test_the_spread_of_the_edges_stamps_is_below_half_a_millisecond(ppm, radio, least_ms):
@@ -93,8 +93,8 @@ def test_a_restart_moves_the_offset_at_once_and_keeps_the_skew():
         clock.observe(index, host_ns, broken=i == cut)
         errors.append((clock.estimate_ns(index) - t.true_ns[i]) * 1e-6)
     assert clock.breaks == 1
-    assert kept == pytest.approx(80, abs=5)
-    assert clock.skew_ppm == pytest.approx(80, abs=10)
+    assert kept == pytest.approx(80, abs=20)
+    assert clock.skew_ppm == pytest.approx(80, abs=25)
     assert np.abs(errors[cut + 300 :]).max() < 5
 
 
@@ -204,12 +204,25 @@ def test_the_polyline_lies_under_all_points_and_touches_some():
     assert (over < 1e-6).sum() >= 4
 
 
+def test_the_bound_is_polished_by_the_packets_just_above_it():
+    rng = np.random.default_rng(0)
+    x = np.arange(0, 600, 0.5)
+    y = 0.01 + 50e-6 * x + np.abs(rng.normal(0, 4e-4, len(x))) + 0.2 * (rng.random(len(x)) < 0.3)
+    y[100] = 0.01 + 50e-6 * x[100] - 5e-4
+    knots = np.array([0.0, x[-1]])
+    intercept, slope = clockfit.lower_line(x, y)
+    height = clockfit.polished(x, y, knots, intercept + slope * knots)
+    skew = (height[1] - height[0]) / x[-1]
+    assert 5 * abs(skew - 50e-6) < abs(slope - 50e-6)
+    assert 0.01 < height[0] < 0.011
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_refit_follows_a_crystal_that_warms_up_through_congestion_and_outage(seed):
     t = simulate(900.0, warming(30, 38, 300.0), CROWDED, rng=np.random.default_rng(seed))
     stamps = refit(t).stamps_ns(t.index)
     error = t.error_ms(stamps)
-    assert error.std() < 0.25
+    assert error.std() < 0.1
     assert 0 < error.mean() < 3
     assert (np.diff(stamps) >= 0).all()
     assert len(refit(t).pieces) == 1
