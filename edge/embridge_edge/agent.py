@@ -212,6 +212,7 @@ class Agent:
             spooled_bytes=backlog.bytes,
             update=self._releases.progress,
             bands=self._take.states() if self._take is not None else (),
+            quality=self._recorder.quality() if self._recorder is not None else (),
             t_ns=self._clock.wall_ns(),
         )
 

@@ -24,6 +24,7 @@ from embridge_shared.errors import DeviceError, Reason
 from embridge_shared.quality import LIMITS, Grade, Judge, Summary, Verdict, Window, Windows
 from embridge_shared.session import QualityFinding, QualitySeen
 from embridge_shared.signal import Modality, StreamSpec
+from embridge_shared.wire.messages import StreamQuality
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class QualityWatch:
         self._failed = False
         self.summary = Summary(spec)
         """What was seen so far."""
+        self.state: StreamQuality | None = None
+        """What the channels are worth now."""
 
     def push(self, packet: Packet, time_ns: Callable[[int], int]) -> None:
         """Take in a packet; returns at once.
@@ -88,6 +91,12 @@ class QualityWatch:
         verdict, cost_ns = future.result()
         self._idle_until_ns = self._clock.monotonic_ns() + round(cost_ns * (1.0 / _SHARE - 1.0))
         self.summary.add(verdict)
+        spec = self.summary.spec
+        self.state = StreamQuality(
+            stream=spec.name,
+            grades=tuple(verdict.grade(c) for c in range(spec.n_channels)),
+            told=tuple(f"{spec.channels[c]}: {line}" for c, line in told(verdict).items()),
+        )
         return [seen(verdict, self._stream, self._current_t_ns)]
 
     async def finish(self) -> list[QualitySeen]:
@@ -133,6 +142,16 @@ def seen(verdict: Verdict, stream: int, t_ns: int) -> QualitySeen:
     )
 
 
+def told(verdict: Verdict) -> dict[int, str]:
+    """Channels that are bad: why, and what to do."""
+    bad = {c: verdict.faults(c, Grade.BAD) for c in range(len(next(iter(verdict.values.values()))))}
+    return {
+        c: f"{'; '.join(verdict.reason(m, c) for m in metrics)}. {verdict.advice(c)}"
+        for c, metrics in bad.items()
+        if metrics
+    }
+
+
 def _short(values: NDArray[Any]) -> tuple[float | None, ...]:
     """Four digits are enough."""
     return tuple(None if np.isnan(v) else float(f"{v:.4g}") for v in values)
@@ -157,12 +176,10 @@ class _Look:
         """Take in the next verdict."""
         self.windows += 1
         self.last = verdict
-        for c in range(self.source.spec.n_channels):
-            if metrics := verdict.faults(c, Grade.BAD):
-                self._until[c] = self.windows + _GATE_MEMORY
-                self.faults[c] = f"{'; '.join(verdict.reason(m, c) for m in metrics)}. {verdict.advice(c)}"
-            elif self.windows >= self._until.get(c, 0):
-                self.faults.pop(c, None)
+        found = told(verdict)
+        self._until |= dict.fromkeys(found, self.windows + _GATE_MEMORY)
+        kept = {c: words for c, words in self.faults.items() if self.windows < self._until[c]}
+        self.faults = kept | found
 
     def words(self) -> Iterator[str]:
         """Every fault and what to do about it, a line a channel."""

@@ -30,7 +30,7 @@ from embridge_shared.errors import DataError, DeviceError, EmbridgeError
 from embridge_shared.session import Event, Marker, Participant, Session, SessionClosed, SessionOpened
 from embridge_shared.signal import Chunk, Modality
 from embridge_shared.wire import codec, topics
-from embridge_shared.wire.messages import EventMessage, pack
+from embridge_shared.wire.messages import EventMessage, StreamQuality, pack
 
 if TYPE_CHECKING:
     from embridge_edge.lsl_out import LslOut
@@ -162,6 +162,10 @@ class Recorder:
             self._take.annotations[self._annotated :],
             clock=self._clock,
         )
+
+    def quality(self) -> tuple[StreamQuality, ...]:
+        """What the channels are worth now, of streams that were judged."""
+        return tuple(w.state for w in self._watches.values() if w.state is not None)
 
     async def run(self) -> Digest:
         """Record to the end of every source.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_shared.errors import DataError
@@ -192,6 +192,7 @@ def test_unknown_rails_are_found_by_their_plateaus():
 # windows
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=30), st.integers(0, 500))
 def test_windows_do_not_depend_on_packets(sizes, first):
     x = np.arange(sum(sizes) * 2, dtype=np.int16).reshape(-1, 2)

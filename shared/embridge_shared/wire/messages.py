@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from embridge_shared.errors import DataError, Reason
+from embridge_shared.quality.grades import Grade
 from embridge_shared.session import Event
 
 SCHEMA = 1
@@ -137,6 +138,20 @@ class BandState(_Message, frozen=True, kw_only=True):
     connects: int = 0
 
 
+class StreamQuality(_Message, frozen=True, kw_only=True):
+    """What the channels of a stream being recorded are worth now.
+
+    Attributes:
+        stream: Its name.
+        grades: One a channel.
+        told: What is bad and what to do about it, a line a channel.
+    """
+
+    stream: str
+    grades: tuple[Grade, ...]
+    told: tuple[str, ...] = ()
+
+
 class EdgeState(_Message, frozen=True, kw_only=True):
     """What an edge is; retained, and its last will with `online` false.
 
@@ -151,6 +166,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
         spooled_bytes: Their size.
         update: Where the updater stands: "idle", "downloading", "self-test", "failed: …".
         bands: The wristbands of the session being recorded.
+        quality: Of the session being recorded, once a stream was judged.
         t_ns: Unix time of this message, ns.
         schema: Version of this message.
     """
@@ -165,6 +181,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
     spooled_bytes: int = 0
     update: str = "idle"
     bands: tuple[BandState, ...] = ()
+    quality: tuple[StreamQuality, ...] = ()
     t_ns: int = 0
     schema: int = SCHEMA
 
