@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embridge_cloud import clockfit
 from embridge_cloud.datasets.base import (
     EmgKind,
     Facts,
@@ -145,8 +147,8 @@ def stretched(sealed: SealedSession) -> Iterator[PairedRecording]:
     spec, pose_spec = emg_stream(sealed), pose_stream(sealed)
     if spec is None:
         raise DataError(f"session {sealed.id} has no EMG", reason=Reason.TOO_LITTLE_DATA)
-    emg = sealed.samples(spec.name)
-    pose = None if pose_spec is None else sealed.samples(pose_spec.name)
+    emg = _refitted(sealed, spec.name)
+    pose = None if pose_spec is None else _refitted(sealed, pose_spec.name)
     repetitions, begun_ns = sealed.repetitions(), sealed.session.started_ns
     bridged = FrontEndConfig().bridge_s * spec.rate_hz
     cuts = np.flatnonzero(np.diff(emg.index) - 1 > bridged) + 1
@@ -172,6 +174,12 @@ def stretched(sealed: SealedSession) -> Iterator[PairedRecording]:
             stage=sealed.session.protocol,
             start_s=(int(t_ns[0]) - begun_ns) * 1e-9,
         )
+
+
+def _refitted(sealed: SealedSession, name: str) -> Samples:
+    """A stream on its clock as the whole session tells it."""
+    samples = sealed.samples(name)
+    return replace(samples, t_ns=clockfit.times_ns(sealed, name, samples))
 
 
 def _bridged(emg: Samples, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.bool_]]:
