@@ -360,7 +360,7 @@ def test_numbers_are_rounded_as_stated():
     assert [fixed(v) for v in (0.12345, 0.1235, -0.0001, None, float("nan"))] == ["0.123", "0.123", "0.000", "–", "–"]
     assert [signed(v) for v in (0.0123, -0.0123, 0.0)] == ["+0.012", "−0.012", "+0.000"]
     assert spread(0.0314, (0.3801, 0.4449)) == "± 0.031 [0.380, 0.445]"
-    assert spread(None, None) == ""
+    assert spread(None, None) == spread(None, (0.4, 0.4)) == ""
     assert [listed(n) for n in ((), ("a",), ("a", "b", "c"))] == ["none", "a", "a, b and c"]
 
 

@@ -179,6 +179,12 @@ def test_the_head_that_wins_on_unseen_gestures_ships():
     assert "next is embridge" in choice.reason
 
 
+def test_one_wearer_gives_no_interval():
+    rows = [msgspec.structs.replace(r, ci95=(0.4, 0.4)) for r in rows_of(regression=0.4)]
+    assert "95 %" in pick_head(rows_of(regression=0.4)).reason
+    assert "95 %" not in pick_head(rows).reason
+
+
 def test_a_head_that_cannot_ship_is_passed_over():
     rows = rows_of(ceiling=0.9, regression=0.38)
     assert pick_head(rows, candidates=["regression", "embridge"]).method == "regression"

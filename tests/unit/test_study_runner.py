@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from embridge_cloud.datasets.base import EmgKind, PairedRecording, Segment
+from embridge_cloud.runs.spec import default_spec
 from embridge_cloud.study.artefacts import read_artefacts
-from embridge_cloud.study.benchmark import _switches
+from embridge_cloud.study.benchmark import Asked, _switches, plan_benchmark
 from embridge_cloud.study.controls import before_movements, controls_of
 from embridge_cloud.study.outcome import Job, path_of, read_outcome
 from embridge_cloud.study.protocol import Fold
@@ -14,6 +15,7 @@ from embridge_cloud.study.rows import make_rows
 from embridge_cloud.study.runner import Study, Told, add_elapsed, basis_of, pending, run_study
 from embridge_cloud.study.scan import levels_of, scan
 from embridge_cloud.study.suites import PAPER, full_jobs, quick_jobs, units_of
+from embridge_shared.errors import ConfigError
 from embridge_shared.preprocess import ScaleConfig, fit_wearer_scale
 from support.study_world import JOBS, World, config, figures_of, run, study, windows
 
@@ -116,6 +118,12 @@ def test_ablations_meet_half_of_the_runs():
         assert len({j.name for j in unit.jobs}) == len(unit.jobs)
     enrolled = {j.method for j in units[0].jobs if j.pose_regime == "pose-enrolled"}
     assert {"embridge:unpaired-pose", "embridge"} <= enrolled
+
+
+def test_unseen_gestures_by_hand_leave_no_folds_to_choose(tmp_path):
+    spec = msgspec.structs.replace(default_spec("quick"), data="ninapro:nowhere")
+    with pytest.raises(ConfigError, match="no folds"):
+        plan_benchmark(Asked(spec=spec, out=tmp_path, unseen=("1", "2"), folds=("P",)))
 
 
 def test_methods_by_hand():

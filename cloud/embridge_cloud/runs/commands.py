@@ -133,7 +133,11 @@ def _digest_of(folder: Path) -> str:
     try:
         return hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     except FileNotFoundError:
-        raise ModelError(f"no model in {folder}: {TENSORS} is missing", reason=Reason.NOT_FOUND) from None
+        raise ModelError(
+            f"no model in {folder}: {TENSORS} is missing",
+            reason=Reason.NOT_FOUND,
+            hint=f"Make or finish it with `embridge learn pretrain --out {folder}`; --resume goes on with one begun.",
+        ) from None
 
 
 def _device_name(device: torch.device) -> str:

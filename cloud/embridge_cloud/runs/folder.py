@@ -111,7 +111,11 @@ def read_run(folder: Path) -> RunSpec:
     try:
         return parse_spec((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{folder} holds no run", reason=Reason.NOT_FOUND) from None
+        raise ConfigError(
+            f"{folder} holds no run",
+            reason=Reason.NOT_FOUND,
+            hint="Make one with `embridge learn align --data NAME:PATH --out FOLDER`.",
+        ) from None
     except (ConfigError, UnicodeDecodeError) as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
 

@@ -104,6 +104,8 @@ def plan_benchmark(asked: Asked) -> Planned:
         raise OperatorError("there is no data to learn from", hint='Give --data, as in "ninapro:FOLDER".')
     if asked.jobs < 0 or asked.seeds < 0:
         raise ConfigError("jobs and seeds cannot be negative")
+    if asked.unseen and asked.folds:
+        raise ConfigError("unseen gestures by hand leave no folds to choose", hint="Give --unseen or --folds.")
     for name in asked.methods:
         method(name)
     source = DatasetSource(asked.spec.data, asked.spec.cut)

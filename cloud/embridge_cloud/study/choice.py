@@ -68,9 +68,11 @@ def pick_head(
     whole.sort(key=lambda e: (-round(e["unseen"], 4), -e["seen"], rank.get(e["method"], len(rank))))
     best = whole[0]
     plural = "s" if best["runs"] > 1 else ""
+    low, high = best["ci95"]
+    spread = f", 95 % {low:.3f} to {high:.3f}" if low < high else ""
     reason = (
         f"{best['method']} decodes unseen gestures of held-out wearers best: {best['unseen']:.3f} over "
-        f"{best['runs']} run{plural} (chance {best['chance']:.3f}, 95 % {best['ci95'][0]:.3f} to {best['ci95'][1]:.3f})"
+        f"{best['runs']} run{plural} (chance {best['chance']:.3f}{spread})"
     )
     if len(whole) > 1:
         second = whole[1]

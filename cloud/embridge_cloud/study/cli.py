@@ -174,4 +174,8 @@ def _table(results: Results, out: Path) -> None:
 
 
 def _cell(row: Row | None) -> str:
-    return "" if row is None else f"{row.balanced_accuracy:.3f}\n{row.ci95[0]:.2f}–{row.ci95[1]:.2f}"
+    if row is None:
+        return ""
+    low, high = row.ci95
+    # one person alone has no interval
+    return f"{row.balanced_accuracy:.3f}" + (f"\n{low:.2f}–{high:.2f}" if low < high else "")

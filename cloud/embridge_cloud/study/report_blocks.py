@@ -141,11 +141,11 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def spread(sd: float | None, interval: Sequence[float] | None) -> str:
-    """Deviation and interval beside a mean: "± 0.031 [0.380, 0.445]"."""
+    """Deviation and interval beside a mean: "± 0.031 [0.380, 0.445]"; an interval of no width says nothing."""
     parts = []
     if sd is not None and math.isfinite(sd):
         parts.append(f"± {fixed(sd)}")
-    if interval is not None and len(interval) == 2 and all(map(math.isfinite, interval)):
+    if interval is not None and len(interval) == 2 and all(map(math.isfinite, interval)) and interval[0] < interval[1]:
         parts.append(f"[{fixed(interval[0])}, {fixed(interval[1])}]")
     return " ".join(parts)
 

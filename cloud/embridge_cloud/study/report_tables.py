@@ -264,8 +264,8 @@ def controls(study: Study) -> Section:
     blocks: list[Block] = [
         Text(
             "Shuffled pairs: training met every gesture's EMG with the poses of all gestures alike, so nothing but a "
-            f"leak can lift it from chance; {fixed(AT_CHANCE, 2)} either way is allowed. The others ask what the data "
-            "tell before anybody moves."
+            f"leak can lift it from chance; {fixed(AT_CHANCE, 2)} either way is allowed, or twice the standard error "
+            "over runs where that is more. The others ask what the data tell before anybody moves."
         )
     ]
     if body:

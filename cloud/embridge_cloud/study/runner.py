@@ -1,7 +1,8 @@
 """Runs a study: one process a unit, several at a time, one file a finished job.
 
-A killed study goes on where it was: jobs whose file is there, for the same data, configuration and code, are not done
-again. The same study gives the same figures, whatever the number of processes.
+A killed study goes on where it was: jobs whose file is there, for the same data, configuration and `FIGURES`, are not
+done again; a change of code that moves figures raises that number. The same study gives the same figures, whatever the
+number of processes.
 """
 
 from __future__ import annotations
