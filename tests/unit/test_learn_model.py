@@ -165,6 +165,14 @@ def test_infonce_with_cascle_is_structured_label_smoothing() -> None:
     assert left.item() == pytest.approx(right.item(), abs=1e-5)
 
 
+def test_symmetric_infonce_asks_both_ways() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(16, 16) + torch.arange(16.0)
+    ways = (objectives.info_nce(logits) + objectives.info_nce(logits.T)) / 2
+    assert objectives.info_nce(logits, symmetric=True).item() == pytest.approx(ways.item(), abs=1e-6)
+    assert objectives.info_nce(logits).item() != pytest.approx(ways.item(), abs=1e-3)
+
+
 def test_offdiagonal_cascle_ignores_the_own_pose() -> None:
     torch.manual_seed(0)
     logits = torch.randn(8, 8, requires_grad=True)
@@ -277,6 +285,24 @@ def test_queries_never_see_pose_tokens(separate: bool) -> None:
     two = layer.rebuild(torch.cat([states, -tokens], 1), 4, look)
     assert torch.allclose(one[:, :4], two[:, :4], atol=1e-6)
     assert not torch.allclose(one[:, 4:], two[:, 4:])
+
+
+def test_queries_stay_blind_while_a_pose_is_rebuilt(small: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, pose = _batch()
+    states, masked = torch.randn(12, 8, 64), torch.zeros(12, 8, dtype=torch.bool)
+    masked[:, 2:] = True
+    last, told = small.qformer.layers[-1], []
+    rebuild = last.rebuild
+
+    def spied(x: torch.Tensor, queries: int, mask: torch.Tensor) -> torch.Tensor:
+        told.append(rebuild(x, queries, mask))
+        return told[-1]
+
+    monkeypatch.setattr(last, "rebuild", spied)
+    for p in (pose, pose.flip(0) * 3):
+        small.qformer.rebuild(states, small.pose.embed(small.pose.patches(p)), masked, small.pose.position[1:])
+    assert torch.equal(told[0][:, :8], told[1][:, :8])
+    assert not torch.allclose(told[0][:, 8:], told[1][:, 8:])
 
 
 def test_gradients_reach_the_emg_encoder_and_not_the_pose_encoder(small: Bridge) -> None:

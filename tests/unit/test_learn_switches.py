@@ -100,6 +100,10 @@ def test_a_mixture_is_deterministic_and_finds_its_components() -> None:
     np.testing.assert_allclose(np.exp(spread[:, 1]).sum(), 1, atol=1e-5)
     rows = objectives.responsibility_rows(torch.from_numpy(x), torch.from_numpy(means), torch.from_numpy(spread))
     assert torch.allclose(rows.square().sum(1), torch.ones(400), atol=1e-5)
+    heavy = torch.tensor([[1.0, 0.7], [1.0, 0.3]])
+    heavy[:, 1].log_()
+    between = objectives.responsibility_rows(torch.zeros(1, 2), torch.eye(2), heavy)
+    assert torch.allclose(between, torch.tensor([[0.7, 0.3]]).sqrt())
     same = rows @ rows.T
     assert same[0, 4] > 0.9
     assert same[0, 1] < 0.1

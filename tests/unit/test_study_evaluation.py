@@ -9,7 +9,7 @@ import pytest
 from embridge_cloud.learn import evaluate
 from embridge_cloud.learn.baseline import fit_ridge
 from embridge_cloud.learn.leakage import PoseRegime
-from embridge_cloud.study.evaluation import Fitted, evaluate_fitted, unlabelled_view
+from embridge_cloud.study.evaluation import Fitted, evaluate_fitted, subject_of, unlabelled_view
 from embridge_cloud.study.methods import CLOSED, Shared, method, methods
 from embridge_cloud.study.outcome import Figure, Job
 from embridge_cloud.study.protocol import Protocol, Regime
@@ -47,6 +47,12 @@ def test_every_protocol_recovers_a_planted_link(split):
     assert found["zs-seen"].chance == 1 / 6
     assert found["zs-unseen"].chance == 1 / 2
     assert len(found["gzs-seen"].gestures) == 8
+
+
+def test_galleries_hold_as_many_poses_of_each_gesture(split):
+    rare = np.flatnonzero(split.gallery.label == 0)[3:]
+    fewer = replace(split, gallery=split.gallery.select(np.setdiff1d(np.arange(len(split.gallery)), rare)))
+    assert np.bincount(subject_of(fewer).gallery_labels).tolist() == [3] * 8
 
 
 def test_a_trial_is_one_decision(split):

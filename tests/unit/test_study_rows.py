@@ -139,6 +139,24 @@ def test_a_planted_difference_is_separable():
     assert (seen.separable, seen.wins, seen.verdict) == (True, 18, "a is better")
 
 
+def test_standard_errors_are_of_runs_and_of_participants():
+    a, b = study("a", 0.5, seed=1, own=False), study("b", 0.4, seed=2, own=False)
+    (found,) = paired_differences([*a, *b], [("a", "b")], protocols=["zs-seen"])
+    one, two = ({o.run.name: o for o in part} for part in (a, b))
+
+    def each(o: Outcome) -> dict[str, float]:
+        return next(f.per_participant for f in o.figures if f.protocol == "zs-seen")
+
+    runs = [np.mean(list(each(one[n]).values())) - np.mean(list(each(two[n]).values())) for n in one]
+    assert found.se == pytest.approx(np.std(runs, ddof=1) / len(runs) ** 0.5)
+    people: dict[str, list[float]] = {}
+    for n in one:
+        for p, value in each(one[n]).items():
+            people.setdefault(p, []).append(value - each(two[n])[p])
+    means = [np.mean(v) for v in people.values()]
+    assert found.se_participants == pytest.approx(np.std(means, ddof=1) / len(means) ** 0.5)
+
+
 def test_equal_methods_are_not_separable():
     verdicts = []
     for seed in range(40):
