@@ -33,7 +33,7 @@ from embridge_cloud.study.choice import Choice
 from embridge_cloud.study.judge import judge_heads
 from embridge_shared import gestures as vocabulary
 from embridge_shared.clock import Clock
-from embridge_shared.errors import ConfigError, DataError, Reason
+from embridge_shared.errors import ConfigError, DataError, LeakageError, Reason
 from embridge_shared.preprocess import PoseConfig
 from embridge_shared.release import (
     CARD,
@@ -192,6 +192,8 @@ def _choose(snapshot: Snapshot, config: Recipe, progress: ProgressCallback) -> C
             runs=config.trials,
             progress=_renamed(progress, "trial"),
         )
+    except LeakageError:
+        raise
     except (ConfigError, DataError) as error:
         logger.warning("heads cannot be judged, %s ships: %s", config.heads[-1], error)
         return Choice(method=config.heads[-1], reason=f"Heads could not be judged: {error}", table=())

@@ -163,6 +163,8 @@ def run_benchmark(asked: Asked, *, tell: Tell = ignore, stage: Callable[[str], N
     began = time.monotonic()
     planned = plan_benchmark(asked)
     clocked = _Clock(asked.out, began, tell)
+    # as it is now: the code may change while a long study runs
+    where = environment(planned.study.config.device, 1, max(1, asked.jobs))
     outcomes = run_study(planned.study, tell=clocked.tell)
     rows = make_rows(outcomes)
     differences = paired_differences(outcomes, _pairs(rows), protocols=_COMPARED)
@@ -179,7 +181,7 @@ def run_benchmark(asked: Asked, *, tell: Tell = ignore, stage: Callable[[str], N
         suite=asked.suite,
         data=asked.spec.data.partition(":")[0] + ":" + planned.study.source.fingerprint()[:12],
         command=asked.command,
-        environment=environment(planned.study.config.device, 1, max(1, asked.jobs)),
+        environment=where,
         wall_s=round(clocked.total(), 1),
         failures=tuple((job.name, run, error) for job, run, error in failures(outcomes)),
     )

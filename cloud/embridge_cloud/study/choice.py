@@ -85,5 +85,6 @@ def _verdict(a: str, b: str, differences: Iterable[Difference]) -> str:
     """What the paired difference says of the two, if it was taken."""
     for d in differences:
         if {d.a, d.b} == {a, b} and d.protocol == "zs-unseen" and d.regime == "new-wearer":
-            return f", {'separable' if d.separable else 'not separable'} ({abs(d.mean):.3f} ± {d.se:.3f})"
+            said = "separable" if d.separable else "not separable"
+            return f", {said} ({abs(d.mean):.3f} ± {max(d.se, d.se_participants):.3f})"
     return ""
