@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -32,6 +33,15 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no recordings at {path}; set EMBRIDGE_TEST_DATA")
     return path
+
+
+@pytest.fixture(autouse=True)
+def own_log_level() -> Iterator[None]:
+    """Commands run in this process set the root logger's level; the next test has its own."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 def take_free_port() -> int:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from dataclasses import dataclass
-
 from embridge_cloud.study.runner import Told, basis_of, pending, run_study
-from support.study_world import World, figures_of, study
+from support.study_world import Dying, figures_of, study
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
@@ -16,16 +12,6 @@ def test_two_processes_give_what_one_gives(tmp_path):
     both = run_study(study(tmp_path / "both", jobs=2), tell=told.append)
     assert figures_of(both) == figures_of(alone)
     assert len([t for t in told if t.done]) == 6
-
-
-@dataclass(frozen=True)
-class Dying(World):
-    """A source that takes its process down for one fold."""
-
-    def windows(self, unseen):
-        if "g0" in unseen:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().windows(unseen)
 
 
 def test_a_dead_process_fails_its_jobs_alone(tmp_path):

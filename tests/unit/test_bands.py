@@ -282,11 +282,11 @@ def test_the_meter_counts_what_is_missing_and_knows_the_clock():
     drift, now_ns = 50e-6, CLOCK.monotonic_ns()
     for i in range(4000):
         if i % 100 != 50:
-            end = 7 * (i + 1)
-            meter.take(Packet(7 * i, np.zeros((7, 16)), now_ns + round(end / 2000 / (1 + drift) * S)))
+            end = 70 * (i + 1)
+            meter.take(Packet(70 * i, np.zeros((70, 16)), now_ns + round(end / 2000 / (1 + drift) * S)))
     row = meter.row()
-    assert (row["expected"], row["lost"], row["loss"]) == (28_000, 280, 0.01)
-    assert row["ppm"] == pytest.approx(50, abs=10)
+    assert (row["expected"], row["lost"], row["loss"]) == (280_000, 2800, 0.01)
+    assert row["ppm"] == pytest.approx(50, abs=15)
     assert row["rate_hz"] == pytest.approx(1980, abs=2)
     state = {"phase": "lost", "action": "Switch it on."}
     assert "Switch it on" in str(monitor.table([{**row, **state}]).caption)
