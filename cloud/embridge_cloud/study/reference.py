@@ -7,7 +7,7 @@ from typing import Literal
 
 Family = Literal["deep", "supervised", "regression", "shipped", "any", "ceiling", "shuffled"]
 
-CONTROLS = frozenset({"shuffled-pairs", "shuffled-regression"})
+CONTROLS = frozenset({"shuffled-pairs", "shuffled-regression", "shuffled-closed"})
 CEILINGS = frozenset({"pose-ceiling", "posture-ceiling"})
 NO_ALIGNMENT = frozenset({"emg-mae", "supervised", "random-init"})
 

@@ -85,7 +85,8 @@ def papers(study: Study) -> Section:
     said = Text(
         "**These figures cannot be compared with each other.** The papers use emg2pose: 2 kHz wrist EMG, 158 training "
         "users, 4 seen and 4 unseen stages. The figures beside them are of other recordings, sensors, gestures and "
-        "class counts; only the order of the methods may be read side by side."
+        "class counts, and the methods are trained as the preset says, which in small presets is not the published "
+        "configuration (a linear path, another temperature); only their order may be read side by side."
     )
     tables = [
         _published(study, reference.EMG2POSE_TABLE, "EMBridge, table 2 (emg2pose), beside this study's new wearers"),
