@@ -34,7 +34,7 @@ def judge_heads(
     """Choose among heads on pseudo-unseen gestures of train participants.
 
     Closed forms cost little and meet every parting there is; the best of them is what a deep head must beat, on the
-    few partings it is trained for, by more than the standard error of the paired difference.
+    few partings it is trained for, by more than twice the standard error of the paired difference.
 
     Args:
         windows: EMG and pose of the train participants, seen gestures alone, repetitions counted from 1.
@@ -64,7 +64,7 @@ def judge_heads(
     best = pick_head([r for r in make_rows(outcomes) if r.method in cheap], candidates=cheap, differences=differences)
     ahead = [d for d in differences if d.b == best.method and d.a in deep]
     table = (*best.table, *pick_head(make_rows(outcomes), candidates=deep).table)
-    won = max((d for d in ahead if d.mean > max(d.se, d.se_participants)), key=lambda d: d.mean, default=None)
+    won = max((d for d in ahead if d.mean > 2 * max(d.se, d.se_participants)), key=lambda d: d.mean, default=None)
     said = "; ".join(f"{d.a} {d.mean:+.3f} ± {max(d.se, d.se_participants):.3f}" for d in ahead)
     reason = f"{best.reason} Deep heads against {best.method}, {len(few)} runs: {said}."
     if won is None:
