@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from embridge_cloud.learn.config import LearnConfig, WearerConfig
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.evaluate import mean_query
+from embridge_cloud.learn.levels import power, shrunk
 from embridge_cloud.learn.trained import Lineage
 from embridge_cloud.learn.zeroshot import Embedder
 from embridge_shared.errors import DataError, Reason
@@ -102,8 +103,8 @@ def adapt(embedder: Embedder, train: Moments, wearer: Moments, config: WearerCon
     d = len(train.mean)
     matrix = np.eye(d)
     if config.adapt == "coral":
-        whiten = _power(_shrunk(wearer.covariance, config.shrink), -0.5)
-        matrix = _power(_shrunk(train.covariance, config.shrink), 0.5) @ whiten
+        whiten = power(shrunk(wearer.covariance, config.shrink), -0.5)
+        matrix = power(shrunk(train.covariance, config.shrink), 0.5) @ whiten
     return Adapted(
         base=embedder,
         matrix=matrix.astype(np.float32),
@@ -151,15 +152,3 @@ def with_calibration(train: Windows, calibration: Windows, share: float, rng: np
         return train
     copies = max(1, round(share / (1 - share) * len(train) / len(calibration)))
     return concatenate([train, *(borrow_poses(calibration, train, rng) for _ in range(copies))])
-
-
-def _shrunk(covariance: NDArray[np.float64], shrink: float) -> NDArray[np.float64]:
-    """Drawn to a multiple of the identity."""
-    d = len(covariance)
-    return np.asarray((1 - shrink) * covariance + (shrink * np.trace(covariance) / d + 1e-9) * np.eye(d))
-
-
-def _power(matrix: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    """Power of a symmetric positive matrix."""
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * np.maximum(values, 1e-12) ** exponent) @ vectors.T)
