@@ -72,6 +72,8 @@ class EdgeSettings(_Section):
     """Send again what no commit has covered for so long."""
     spool_max_bytes: int = Field(default=8 << 30, ge=1 << 20)
     """Recording stops with an error before the spool outgrows this; nothing unacknowledged is evicted."""
+    reserve_bytes: int = Field(default=512 << 20, ge=0)
+    """Room on the spool's disk that recording leaves; below four times as much the edge's state says that it is low."""
     backoff_max_s: float = Field(default=30.0, gt=0)
     """Longest wait between two attempts to connect or to update."""
     update_root: LocalPath | None = None
@@ -99,6 +101,8 @@ class CloudSettings(_Section):
     """A batch is committed at once at this size."""
     quarantine_max_bytes: int = Field(default=256 << 20, ge=1 << 16)
     """Bound of the quarantine; what an edge was told to forget is kept even beyond it."""
+    reserve_bytes: int = Field(default=1 << 30, ge=0)
+    """Room on the store's disk that ingest leaves: below it nothing is committed and the edges keep everything."""
     http_host: str = "127.0.0.1"
     """Address the HTTP interface listens on; it asks nobody who they are."""
     http_port: int = Field(default=8470, ge=0, le=65535)
