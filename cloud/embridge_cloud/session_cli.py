@@ -13,6 +13,7 @@ import typer
 from embridge_shared.errors import DataError, OperatorError, Reason
 
 if TYPE_CHECKING:
+    from embridge_cloud.store.manifest import StreamEntry
     from embridge_cloud.store.sealed import Catalogue, SealedSession
     from embridge_shared.quality import Summary
 
@@ -63,12 +64,20 @@ def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> N
         spec = found.spec(entry.name)
         typer.echo(
             f"stream      {entry.name}: {spec.n_channels} × {spec.rate_hz:g} Hz {spec.dtype.value}, "
-            f"{entry.rows} samples, {entry.total - entry.rows} lost in {len(entry.gaps)} gaps, {entry.bytes} bytes"
+            f"{entry.rows} samples, {_lost(entry)}, {entry.bytes} bytes"
         )
     for rep in found.repetitions():
         note = f" ({rep.reason})" if rep.reason else ""
         seconds = (rep.start_ns - found.session.started_ns) * 1e-9
         typer.echo(f"repetition  {seconds:8.2f} s  {rep.gesture} {rep.repetition}: {rep.status.value}{note}")
+
+
+def _lost(entry: StreamEntry) -> str:
+    lost = f"{entry.total - entry.rows} lost in {len(entry.gaps)} gaps"
+    if not entry.inferred:
+        return lost
+    estimated = sum(b - a for a, b in entry.inferred)
+    return f"{lost}, {estimated} of them in {len(entry.inferred)} gaps whose length is an estimate by time"
 
 
 @app.command()

@@ -44,6 +44,7 @@ class Chunker:
         self._next = until
         self._chunk_first = until
         self._gap = 0
+        self._inferred = False
         self._parts: list[NDArray[Any]] = []
         self._arrivals: list[tuple[int, int]] = []
         self.lost = 0
@@ -73,6 +74,7 @@ class Chunker:
         if packet.first > self._next:
             done += self.flush()
             self._gap += packet.first - self._next
+            self._inferred |= packet.inferred
             self.lost += packet.first - self._next
             self._next = self._chunk_first = packet.first
         samples = samples[self._next - packet.first :].astype(self._dtype, copy=False)
@@ -101,8 +103,9 @@ class Chunker:
             t0_ns=self._unix_ns(self.clock.stamp_ns(first)),
             gap_before=self._gap,
             arrivals=Arrivals(np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs], np.int64)),
+            gap_inferred=self._inferred,
         )
-        self._parts, self._gap, self._chunk_first = [], 0, self._next
+        self._parts, self._gap, self._inferred, self._chunk_first = [], 0, False, self._next
         return [chunk]
 
     def time_ns(self, index: int) -> int:

@@ -113,6 +113,7 @@ class Chunk:
         t0_ns: Unix time of the first sample on the reconstructed device clock, ns.
         gap_before: Samples known to be lost on the device or the link just before `first`.
         arrivals: Arrival pairs of the packets that brought it.
+        gap_inferred: The device did not count what is lost: the length of that gap is an estimate by time.
     """
 
     session: UUID
@@ -122,6 +123,7 @@ class Chunk:
     t0_ns: int
     gap_before: int = 0
     arrivals: Arrivals = field(default_factory=Arrivals)
+    gap_inferred: bool = False
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[0] == 0 or self.samples.shape[1] == 0:

@@ -175,6 +175,20 @@ def test_a_chunker_breaks_its_clock_where_the_band_restarted():
     assert chunker.clock.breaks == 1
 
 
+def test_a_chunker_says_which_gaps_are_estimates():
+    spec = StreamSpec(name="emg", modality=Modality.EMG, channels=("a",), rate_hz=100.0)
+    session = Session(
+        id=UUID(int=1), edge="e", participant=Participant(id="p"), streams=(spec,), started_ns=0, host_ns=0
+    )
+    chunker, samples, chunks = Chunker(session, 0, 1.0), np.zeros((10, 1), np.int16), []
+    placed = [(0, False), (10, True), (30, True), (40, False), (60, False), (70, True), (90, False), (120, True)]
+    for first, inferred in placed:
+        chunks += chunker.push(Packet(first, samples, first * 10_000_000, inferred))
+    chunks += chunker.flush()
+    found = [(c.first, c.gap_before, c.gap_inferred) for c in chunks]
+    assert found == [(0, 0, False), (30, 10, True), (60, 10, False), (90, 10, False), (120, 20, True)]
+
+
 # in the cloud
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -74,6 +75,39 @@ def test_a_sealed_session_holds_exactly_what_was_recorded(store, sealer, recordi
     assert known is not None
     assert known.sealed
     assert list(known.of(0).stored) == sealed.entry("emg").stored()
+
+
+def with_estimates(recording):
+    """The gaps of the first stream, every other one an estimate."""
+    found = []
+    for i, chunk in enumerate(recording.chunks[0]):
+        if chunk.gap_before:
+            inferred = len(found) % 2 == 0
+            found.append((chunk.first - chunk.gap_before, chunk.first, inferred))
+            recording.chunks[0][i] = replace(chunk, gap_inferred=inferred)
+    return found
+
+
+def test_exact_gaps_and_estimates_are_told_apart_before_and_after_the_seal(store, sealer):
+    recording = record(session_of(emg_spec(), pose_spec()), 3, n_chunks=20)
+    gaps = with_estimates(recording)
+    assert len(gaps) >= 3
+    store.commit(batch_of(recording))
+    estimated = sum(b - a for a, b, inferred in gaps if inferred)
+
+    def shown():
+        rows = store.read.rows("SELECT first, first + n, inferred FROM v_gaps WHERE stream = 0 ORDER BY first")
+        lost = store.read.rows("SELECT declared_lost, inferred_lost FROM v_streams WHERE stream = 0")
+        return rows, lost
+
+    expected = (gaps, [(sum(b - a for a, b, _ in gaps), estimated)])
+    assert shown() == expected
+    sealed = sealer.seal(recording.session.id)
+    assert shown() == expected
+    entry = sealed.entry("emg")
+    assert entry.gaps == tuple((a, b) for a, b, _ in gaps)
+    assert entry.inferred == tuple((a, b) for a, b, inferred in gaps if inferred)
+    assert sealed.entry("pose").inferred == ()
 
 
 def test_lazy_frames_and_time_slices(store, sealer, recording):

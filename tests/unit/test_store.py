@@ -256,6 +256,31 @@ def test_a_newer_schema_is_refused(tmp_path):
     assert "999" in str(caught.value)
 
 
+def test_gaps_of_sessions_from_before_they_were_kept_are_found(tmp_path, recording, monkeypatch):
+    newest = schema.migrations()
+    old = {v: m for v, m in newest.items() if v < 3}
+    path, session = tmp_path / "hot.duckdb", recording.session.id
+    monkeypatch.setattr(schema, "migrations", lambda: old)
+    with HotStore(path) as store:
+        chunks = [
+            (str(session), 0, 0, 10, 0, T0, 1, T0, 4, b"abcd"),
+            (str(session), 0, 14, 10, 4, T0, 1, T0, 4, b"abcd"),
+        ]
+        with store._cursor() as cursor:
+            cursor.execute("INSERT INTO sealed VALUES (?, 1, 'p', 'x', 30, 1), (?, 2, 'p', 'x', 10, 1)", [session] * 2)
+            cursor.execute(
+                "INSERT INTO sealed_ranges VALUES (?, 1, 5, 15), (?, 1, 20, 40), (?, 2, 0, 10)", [session] * 3
+            )
+            cursor.execute("INSERT INTO session_totals VALUES (?, 1, 44), (?, 2, 10)", [session] * 2)
+            cursor.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", chunks)
+    monkeypatch.setattr(schema, "migrations", lambda: newest)
+    with HotStore(path) as store:
+        found = store.read.rows('SELECT stream, first, "end", inferred FROM sealed_gaps ORDER BY ALL')
+        assert found == [(1, 0, 5, False), (1, 15, 20, False), (1, 40, 44, False)]
+        assert [a[4] for a in store.read.anchors(session, 0)] == [False, False]
+        assert store.read.payload((session, 0, 14)) == b"abcd"
+
+
 def test_a_damaged_file_names_the_way_out(tmp_path):
     path = tmp_path / "hot.duckdb"
     path.write_bytes(b"not a database" * 1000)

@@ -23,9 +23,9 @@ samples = st.sampled_from(["int16", "int32", "float32"]).flatmap(
 )
 
 
-def chunk_of(x: np.ndarray, first: int = 100, pairs: int = 3) -> Chunk:
+def chunk_of(x: np.ndarray, first: int = 100, pairs: int = 3, *, inferred: bool = False) -> Chunk:
     index = first + np.arange(pairs, dtype=np.int64)
-    return Chunk(SESSION, 1, first, x, 5, 2, Arrivals(index, index * 1000))
+    return Chunk(SESSION, 1, first, x, 5, 2, Arrivals(index, index * 1000), inferred)
 
 
 @given(samples, st.sampled_from([codec.RAW, codec.DELTA_ZSTD]), st.integers(2, 2**63), st.integers(0, 5))
@@ -37,6 +37,21 @@ def test_any_chunk_survives_the_wire_bit_by_bit(x: np.ndarray, how: int, first: 
     assert (back.session, back.stream, back.first, back.t0_ns, back.gap_before) == (SESSION, 1, chunk.first, 5, 2)
     np.testing.assert_array_equal(back.arrivals.index, chunk.arrivals.index)
     np.testing.assert_array_equal(back.arrivals.host_ns, chunk.arrivals.host_ns)
+
+
+@pytest.mark.parametrize("inferred", [False, True])
+def test_a_gap_that_is_an_estimate_is_flagged_in_byte_seven(inferred: bool) -> None:
+    payload = codec.encode(chunk_of(np.zeros((3, 2), np.int16), inferred=inferred))
+    assert payload[7] == inferred
+    assert codec.decode(payload).gap_inferred is inferred
+
+
+def test_a_flag_of_a_later_version_changes_nothing() -> None:
+    payload = bytearray(codec.encode(chunk_of(np.zeros((3, 2), np.int16))))
+    payload[7] = 0b1000_0000
+    payload[60:64] = zlib.crc32(payload[64:], zlib.crc32(payload[:60])).to_bytes(4, "little")
+    back = codec.decode(bytes(payload))
+    assert (back.gap_before, back.gap_inferred) == (2, False)
 
 
 @given(st.binary(max_size=300))

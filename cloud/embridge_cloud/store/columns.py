@@ -35,7 +35,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "chunks": (
         ("session", pa.string()), ("stream", pa.int32()), ("first", pa.int64()), ("n", pa.int64()),
         ("gap_before", pa.int64()), ("t0_ns", pa.int64()), ("crc", pa.uint32()), ("received_ns", pa.int64()),
-        ("bytes", pa.int64()), ("payload", pa.large_binary()),
+        ("bytes", pa.int64()), ("payload", pa.large_binary()), ("gap_inferred", pa.bool_()),
     ),
     "events": (
         ("session", pa.string()), ("seq", pa.int64()), ("kind", pa.string()), ("body", pa.string()),
@@ -74,6 +74,10 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "sealed_ranges": (
         ("session", pa.string()), ("stream", pa.int32()), ("first", pa.int64()), ("end", pa.int64()),
+    ),
+    "sealed_gaps": (
+        ("session", pa.string()), ("stream", pa.int32()), ("first", pa.int64()), ("end", pa.int64()),
+        ("inferred", pa.bool_()),
     ),
     "released": (("id", pa.string()),),
     "keys": (("session", pa.string()), ("stream", pa.int32()), ("first", pa.int64())),
@@ -174,7 +178,7 @@ def _streams(s: Session) -> list[tuple[Any, ...]]:
 def _chunk(r: ChunkRow) -> tuple[Any, ...]:
     return (
         str(r.session), r.stream, r.first, r.n, r.gap_before, r.t0_ns, r.crc, r.received_ns,
-        len(r.payload), r.payload
+        len(r.payload), r.payload, r.gap_inferred,
     )  # fmt: skip
 
 

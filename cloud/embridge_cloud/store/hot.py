@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -92,6 +93,16 @@ class HotStore:
         """What is held of each stream by ordinal, and of the events under -1."""
         return self.read.coverage(session)
 
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction of the one writer: committed at the end, rolled back on any error.
+
+        Raises:
+            StoreError: The database refused; nothing was kept.
+        """
+        with self._lock, _Transaction(self._connection()) as connection:
+            yield connection
+
     def commit(self, batch: Batch) -> None:
         """Write a batch in one transaction; writing it again changes nothing.
 
@@ -129,6 +140,8 @@ class HotStore:
             insert(connection, "sealed", rows)
             ranges = [(session, p.stream, a, b) for p in manifest.streams for a, b in p.stored()]
             insert(connection, "sealed_ranges", ranges)
+            gaps = [(session, p.stream, a, b, (a, b) in p.inferred) for p in manifest.streams for a, b in p.gaps]
+            insert(connection, "sealed_gaps", gaps)
             connection.execute(
                 "INSERT OR IGNORE INTO sealed_quality SELECT session, stream, channel, windows, warn, bad, reasons "
                 "FROM v_quality WHERE session = ?",

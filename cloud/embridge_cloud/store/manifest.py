@@ -52,6 +52,7 @@ class StreamEntry(_Part, frozen=True, kw_only=True):
         gaps: Ranges of 0..total that were lost on the way to the edge.
         content: Digest of the samples and their indices, whatever file they are in.
         arrivals: File of (index, host_ns) pairs.
+        inferred: Those of `gaps` whose length is an estimate by time, where the device does not count.
     """
 
     stream: int
@@ -65,6 +66,7 @@ class StreamEntry(_Part, frozen=True, kw_only=True):
     gaps: tuple[Range, ...]
     content: str
     arrivals: FileEntry
+    inferred: tuple[Range, ...] = ()
 
     def stored(self) -> list[Range]:
         """The ranges it holds."""

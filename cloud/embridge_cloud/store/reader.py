@@ -31,12 +31,13 @@ SELECT {key}, min(first), max("end") FROM (
 
 
 class Anchor(NamedTuple):
-    """Where a chunk stands: first sample, samples, samples lost before, Unix time of the first, ns."""
+    """Where a chunk stands: first sample, samples, lost before it, Unix time of the first, ns, loss estimated."""
 
     first: int
     n: int
     gap_before: int
     t0_ns: int
+    gap_inferred: bool = False
 
 
 class Reader:
@@ -148,7 +149,8 @@ class Reader:
     def anchors(self, session: UUID, stream: int) -> list[Anchor]:
         """Where the chunks of a stream stand, in order."""
         rows = self.rows(
-            "SELECT first, n, gap_before, t0_ns FROM chunks WHERE session = ? AND stream = ? ORDER BY first",
+            "SELECT first, n, gap_before, t0_ns, coalesce(gap_inferred, false) FROM chunks "
+            "WHERE session = ? AND stream = ? ORDER BY first",
             [session, stream],
         )
         return [Anchor(*row) for row in rows]

@@ -31,6 +31,7 @@ class ChunkRow:
         crc: The checksum its header carries.
         received_ns: Unix time of arrival, ns.
         payload: The message's bytes.
+        gap_inferred: How many were lost is an estimate.
     """
 
     session: UUID
@@ -42,6 +43,7 @@ class ChunkRow:
     crc: int
     received_ns: int
     payload: bytes
+    gap_inferred: bool = False
 
     @classmethod
     def of(cls, chunk: Chunk, payload: bytes, received_ns: int) -> ChunkRow:
@@ -49,7 +51,7 @@ class ChunkRow:
         crc = int.from_bytes(payload[60:64], "little")
         return cls(
             chunk.session, chunk.stream, chunk.first, chunk.n, chunk.gap_before, chunk.t0_ns, crc,
-            received_ns, payload,
+            received_ns, payload, chunk.gap_inferred,
         )  # fmt: skip
 
 

@@ -181,12 +181,15 @@ class Sealer:
         pq.write_table(pa.table({"index": index, "host_ns": host_ns}), arrivals, **_plain(["index", "host_ns"]))
         _sync(arrivals)
         total = max(rows.end, stored.totals[stream] if stored.totals else 0)
+        gaps = tuple(rows.missing(0, total))
+        estimated = {a.first for a in anchors if a.gap_inferred}
         return StreamEntry(
             stream=stream,
             name=spec.name,
             chunks=len(pairs),
             total=total,
-            gaps=tuple(rows.missing(0, total)),
+            gaps=gaps,
+            inferred=tuple(gap for gap in gaps if gap[1] in estimated),
             content=digest.hexdigest(),
             arrivals=_entry(arrivals, len(index)),
             **msgspec.structs.asdict(_entry(path, rows.count)),

@@ -7,7 +7,7 @@ Header (64 bytes):
     4      1    version (1)
     5      1    codec: 0 raw, 1 transpose-delta-zigzag-shuffle-zstd
     6      1    sample type: 0 int16, 1 int32, 2 float32
-    7      1    reserved, 0
+    7      1    flags: bit 0, the length of the gap before it is an estimate; the others 0
     8      16   session id
     24     2    stream ordinal
     26     2    channels
@@ -18,6 +18,8 @@ Header (64 bytes):
     52     4    arrival pairs
     56     4    body length
     60     4    crc32 of bytes 0..59 and the body
+
+A reader ignores flags it does not know: none changes how the rest is read.
 
 The body is the arrival pairs (u32 offset of the packet's last sample from `first`, then i64 host ns, column by
 column), then the samples. Codec 1 stores each channel's differences; on EMG it comes within a few per cent of the
@@ -43,6 +45,7 @@ MAGIC: Final = b"EMBR"
 VERSION: Final = 1
 RAW: Final = 0
 DELTA_ZSTD: Final = 1
+GAP_INFERRED: Final = 1
 MAX_SAMPLE_BYTES: Final = 16 << 20
 
 _TYPES: Final = (SampleType.INT16, SampleType.INT32, SampleType.FLOAT32)
@@ -67,7 +70,8 @@ def encode(chunk: Chunk, codec: int = DELTA_ZSTD) -> bytes:
     offsets = (chunk.arrivals.index - chunk.first).astype("<u4")
     body = offsets.tobytes() + chunk.arrivals.host_ns.astype("<i8").tobytes() + packed
     fields = (
-        MAGIC, VERSION, codec, _TYPES.index(sample_type), 0, chunk.session.bytes, chunk.stream,
+        MAGIC, VERSION, codec, _TYPES.index(sample_type), GAP_INFERRED if chunk.gap_inferred else 0,
+        chunk.session.bytes, chunk.stream,
         samples.shape[1], samples.shape[0], chunk.first, chunk.t0_ns, chunk.gap_before, len(chunk.arrivals),
         len(body),
     )  # fmt: skip
@@ -86,7 +90,7 @@ def decode(payload: bytes) -> Chunk:
         raise DataError("the payload is no EMBridge chunk", reason=Reason.FOREIGN)
     if len(payload) < HEADER.size:
         raise DataError(f"a chunk of {len(payload)} bytes ends in its header", reason=Reason.TRUNCATED)
-    (_, version, codec, type_code, _, session, stream, channels, n, first, t0_ns, gap, pairs, length, crc) = (
+    (_, version, codec, type_code, flags, session, stream, channels, n, first, t0_ns, gap, pairs, length, crc) = (
         HEADER.unpack_from(payload)
     )
     if version != VERSION or codec not in (RAW, DELTA_ZSTD) or type_code >= len(_TYPES):
@@ -112,7 +116,7 @@ def decode(payload: bytes) -> Chunk:
     )
     packed = body[pairs * _PAIR_BYTES :]
     samples = _unpack(packed, dtype, n, channels, raw=codec == RAW)
-    return Chunk(UUID(bytes=session), stream, first, samples, t0_ns, gap, arrivals)
+    return Chunk(UUID(bytes=session), stream, first, samples, t0_ns, gap, arrivals, bool(flags & GAP_INFERRED))
 
 
 def _compress(samples: NDArray[Any]) -> bytes:
