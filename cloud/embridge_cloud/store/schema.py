@@ -67,8 +67,8 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
         "CREATE TABLE IF NOT EXISTS schema_migrations "
         "(version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, applied_at TIMESTAMP DEFAULT current_timestamp)"
     )
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").fetchone()
-    current = int(row[0]) if row else 0
+    applied = {int(v) for (v,) in connection.execute("SELECT version FROM schema_migrations").fetchall()}
+    current = max(applied, default=0)
     newest = max(known)
     if current > newest:
         raise DataError(
@@ -77,7 +77,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
             hint="Update EMBridge, or point cloud.state_dir at another folder.",
         )
     for version, (name, sql) in known.items():
-        if version <= current:
+        if version in applied:
             continue
         connection.begin()
         try:
