@@ -91,6 +91,8 @@ def _words(annotation: Any) -> str:
     inner = [a for a in get_args(annotation) if a is not type(None)]
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(inner)}"
+    if get_origin(annotation) is tuple:
+        return f"list of {_words(inner[0])}"
     if inner:
         return _words(inner[0])
     names = {

@@ -41,6 +41,11 @@ class Reason(StrEnum):
     LOCKED = "locked"
     MISSING_EXTRA = "missing_extra"
     DISK_FULL = "disk_full"
+    # who asks, and how much
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+    TOO_LARGE = "too_large"
     # radios
     ADAPTER_OFF = "adapter_off"
     DENIED = "denied"

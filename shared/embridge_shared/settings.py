@@ -104,13 +104,46 @@ class CloudSettings(_Section):
     reserve_bytes: int = Field(default=1 << 30, ge=0)
     """Room on the store's disk that ingest leaves: below it nothing is committed and the edges keep everything."""
     http_host: str = "127.0.0.1"
-    """Address the HTTP interface listens on; it asks nobody who they are."""
+    """Address the HTTP interface listens on; beyond this machine only with a certificate."""
     http_port: int = Field(default=8470, ge=0, le=65535)
     """0 takes any free port."""
+    http_cert_file: LocalPath | None = None
+    """Certificate of the HTTP interface, PEM; setting it turns TLS on."""
+    http_key_file: LocalPath | None = None
+    """Its private key, PEM."""
+    http_insecure: bool = False
+    """Listen beyond this machine without TLS: tokens and recordings can be read on the way."""
+    http_hosts: tuple[str, ...] = ()
+    """Further names it is asked by; requests for other names are refused. "*" takes any."""
+    http_origins: tuple[str, ...] = ()
+    """Web pages that may ask from a browser, as in "https://panel.example"; none by default."""
+    http_proxies: tuple[str, ...] = ()
+    """Addresses of reverse proxies whose word on the caller's address is taken."""
+    http_rate: float = Field(default=50.0, gt=0)
+    """Requests a second of one token, or of one address without; four times as many at once."""
+    http_timeout_s: float = Field(default=30.0, gt=0)
+    """Longest time for one request, streams of events and files aside."""
+    http_max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    """Largest body of a request."""
     public_url: str = ""
     """Where edges reach this process; by default the address it listens on."""
     embedded_broker: bool = False
     """Run an MQTT broker inside this process; for demonstrations and single machines."""
+
+
+class ApiSettings(_Section):
+    """How commands on this machine reach the cloud's HTTP interface."""
+
+    url: str = ""
+    """Its address; by default that of a cloud process on this machine."""
+    token: SecretStr = SecretStr("")
+    """Token to show; never shown itself. Set it in the environment or in a file only you may read."""
+    token_file: LocalPath | None = None
+    """File that holds the token; by default the one that a cloud process on this machine keeps for its own commands."""
+    ca_file: LocalPath | None = None
+    """Certificates the interface's own is checked against, PEM; by default the system's."""
+    insecure: bool = False
+    """Show the token beyond this machine without TLS too."""
 
 
 class LogSettings(_Section):
@@ -118,6 +151,8 @@ class LogSettings(_Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least level that is written."""
+    style: Literal["auto", "text", "json"] = "auto"
+    """What standard error is given: text for people or JSON lines; by itself text, with levels where the journal listens."""
     json_file: LocalPath | None = None
     """Also write JSON lines to this file; 16 MiB each, four old ones are kept."""
 
@@ -130,6 +165,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     edge: EdgeSettings = Field(default_factory=EdgeSettings)
     cloud: CloudSettings = Field(default_factory=CloudSettings)
+    api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
