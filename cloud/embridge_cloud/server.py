@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from embridge_cloud.api import Extension, create_app
+from embridge_cloud.api.app import Extension, create_app
 from embridge_cloud.broker import BrokerAddress, embedded_broker
 from embridge_cloud.context import CloudContext, CloudPaths
 from embridge_cloud.ingest import Ingester
@@ -90,7 +90,9 @@ async def serve(
         broker = BrokerAddress(settings.mqtt.host, settings.mqtt.port)
         if settings.cloud.embedded_broker:
             port = settings.mqtt.port if broker_port is None else broker_port
-            broker = await stack.enter_async_context(embedded_broker(settings.mqtt.host, port))
+            broker = await stack.enter_async_context(
+                embedded_broker(settings.mqtt.host, port, insecure=settings.mqtt.insecure)
+            )
         ingester = _ingester(settings, store, paths, broker, clock)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         context = CloudContext(

@@ -1,0 +1,1 @@
+"""The HTTP interface: who may ask what, how much, and what is answered."""
