@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from embridge_shared.errors import NetworkError, Reason
+from embridge_shared.errors import ConfigError, NetworkError, Reason
+from embridge_shared.tls import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,26 @@ class BrokerAddress:
 
 
 @asynccontextmanager
-async def embedded_broker(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[BrokerAddress]:
+async def embedded_broker(
+    host: str = "127.0.0.1", port: int = 0, *, insecure: bool = False
+) -> AsyncIterator[BrokerAddress]:
     """Run a broker for the length of the context.
 
     Args:
         host: Address to listen on.
         port: Port to listen on; 0 takes any free one.
+        insecure: Allow an address that other machines can reach.
 
     Raises:
+        ConfigError: INSECURE: others would reach it, and that is not allowed.
         NetworkError: The port is taken.
     """
+    if not insecure and not is_loopback(host):
+        raise ConfigError(
+            f"the embedded broker lets everybody in who reaches {host}",
+            reason=Reason.INSECURE,
+            hint="Run Mosquitto with TLS (`embridge site init`), or set mqtt.insecure = true where nobody listens.",
+        )
     from amqtt.broker import Broker
     from amqtt.errors import BrokerError
 

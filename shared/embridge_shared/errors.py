@@ -41,6 +41,7 @@ class Reason(StrEnum):
     LOCKED = "locked"
     MISSING_EXTRA = "missing_extra"
     DISK_FULL = "disk_full"
+    INSECURE = "insecure"
     # who asks, and how much
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"

@@ -54,7 +54,9 @@ class MqttSettings(_Section):
     cert_file: LocalPath | None = None
     """Certificate to show to the broker, PEM."""
     key_file: LocalPath | None = None
-    """Its private key, PEM."""
+    """Its private key, PEM; unset where it lies in `cert_file`."""
+    insecure: bool = False
+    """Allow a plain connection, and an embedded broker, that others than this machine can reach."""
 
 
 class EdgeSettings(_Section):
