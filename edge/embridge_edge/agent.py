@@ -23,7 +23,9 @@ from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
 from embridge_edge.uplink import Uplink
 from embridge_shared.clock import Clock
-from embridge_shared.errors import DataError, EmbridgeError, Reason
+from embridge_shared.disk import DiskLevel, mib
+from embridge_shared.disk import level as disk_level
+from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
 from embridge_shared.wire.messages import EdgeState
@@ -34,6 +36,7 @@ _SYNC_EVERY_S = 5.0
 _POLL_S = 0.2
 _NEARLY_FULL = 0.9
 _ROOM_AGAIN = 0.5
+_ROOM_TO_BEGIN = 1.25
 
 
 class Agent:
@@ -53,7 +56,11 @@ class Agent:
         self._plan = plan
         self._base = base
         self._state_dir = settings.edge.state_dir
-        self._courier = Courier(Spool(self._state_dir / "spool.db", settings.edge.spool_max_bytes))
+        edge = settings.edge
+        self._courier = Courier(
+            Spool(self._state_dir / "spool.db", edge.spool_max_bytes, reserve_bytes=edge.reserve_bytes)
+        )
+        self._disk = DiskLevel.OK
         self._recorder: Recorder | None = None
         self._take: Take | None = None
         self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed)
@@ -86,7 +93,7 @@ class Agent:
                 tasks.create_task(self._releases.run(), name="releases"),
                 tasks.create_task(self._sync(), name="sync"),
             ]
-            await self._record_all()
+            await self._record_all(until_done=until_done)
             while until_done and self._courier.spool.backlog().items:
                 await self._clock.sleep(_POLL_S)
             if until_done:
@@ -103,26 +110,50 @@ class Agent:
                 hint="`embridge edge status` tells which and why.",
             )
 
-    async def _record_all(self) -> None:
+    async def _record_all(self, *, until_done: bool) -> None:
         for entry in self._plan.session if self._plan is not None else ():
-            known = await self._courier.call(self._courier.spool.session, entry.name)
-            if known is not None and known.closed:
-                logger.info("session %s is recorded already", entry.name)
-                continue
-            await self._room()
-            notes: tuple[str, ...] = ()
-            if known is None and entry.quality_gate is not QualityGate.OFF:
-                notes = await quality.gate(entry, open_take(entry, self._base, self._clock), self._clock)
-            await self._record(entry, notes)
+            while (full := await self._record_planned(entry)) is not None:
+                if until_done:
+                    raise full
+                # What is recorded is delivered meanwhile; the session goes on where it was once there is room.
+                logger.error("session %s stops: %s", entry.name, full)
+                await self._room(again=True)
 
-    async def _room(self) -> None:
-        """Let a spool that is nearly full drain first: what begins now would fail at once."""
-        spool = self._courier.spool
-        if spool.fill < _NEARLY_FULL:
-            return
-        logger.warning("the spool is %.0f %% full: recording waits for the cloud", 100 * spool.fill)
-        while spool.fill > _ROOM_AGAIN:
-            await self._clock.sleep(_POLL_S)
+    async def _record_planned(self, entry: SessionPlan) -> OperatorError | None:
+        """Record a session to its end; what is full when there was no room for all of it."""
+        known = await self._courier.call(self._courier.spool.session, entry.name)
+        if known is not None and known.closed:
+            logger.info("session %s is recorded already", entry.name)
+            return None
+        await self._room()
+        notes: tuple[str, ...] = ()
+        if known is None and entry.quality_gate is not QualityGate.OFF:
+            notes = await quality.gate(entry, open_take(entry, self._base, self._clock), self._clock)
+        try:
+            await self._record(entry, notes)
+        except OperatorError as error:
+            if error.reason is not Reason.DISK_FULL:
+                raise
+            return error
+        return None
+
+    async def _room(self, *, again: bool = False) -> None:
+        """Let a spool that is nearly full drain, and a full disk be cleared: what begins before fails at once."""
+        spool, reserve = self._courier.spool, self._edge.reserve_bytes
+        if again:
+            await self._clock.sleep(_SYNC_EVERY_S)
+        if spool.fill >= (_ROOM_AGAIN if again else _NEARLY_FULL):
+            logger.warning("the spool is %.0f %% full: recording waits for the cloud", 100 * spool.fill)
+            while spool.fill > _ROOM_AGAIN:
+                await self._clock.sleep(_POLL_S)
+        if reserve and spool.room <= reserve * _ROOM_TO_BEGIN:
+            logger.warning(
+                "%s are free on the spool's disk, edge.reserve_bytes keeps %s back: recording waits for room",
+                mib(spool.room),
+                mib(reserve),
+            )
+            while spool.room <= reserve * _ROOM_TO_BEGIN:
+                await self._clock.sleep(_POLL_S)
 
     async def _record(self, entry: SessionPlan, notes: tuple[str, ...]) -> None:
         self._take = take = open_take(entry, self._base, self._clock)
@@ -181,7 +212,11 @@ class Agent:
         return LiveDecoding(StreamDecoder(decoder, take.band.spec, calibration.scale))
 
     def _note(self, digest: Digest) -> None:
-        write_digest(self._state_dir, digest)
+        try:
+            write_digest(self._state_dir, digest)
+        except OSError as error:
+            # It only repeats what the spool holds.
+            logger.warning("the digest of session %s was not written: %s", digest.name, error)
         self.digests.append(digest)
         logger.info(
             "session %s: %s; %s",
@@ -192,8 +227,22 @@ class Agent:
 
     async def _sync(self) -> None:
         while True:
+            self._watch_disk()
             await self._clock.sleep(_SYNC_EVERY_S)
-            await self._courier.call(self._courier.spool.sync)
+            try:
+                await self._courier.call(self._courier.spool.sync)
+            except EmbridgeError as error:
+                logger.error("%s", error)
+
+    def _watch_disk(self) -> None:
+        """Tell when the room on the spool's disk gets little, and when there is enough of it again."""
+        room, before = self._courier.spool.room, self._disk
+        self._disk = disk_level(room, self._edge.reserve_bytes)
+        if self._disk is before:
+            return
+        told = logger.info if self._disk is DiskLevel.OK else logger.warning
+        told("the spool's disk is %s: %s are free", self._disk.value, mib(room))
+        self._changed()
 
     def _changed(self) -> None:
         self._uplink.state_changed()
@@ -213,6 +262,8 @@ class Agent:
             update=self._releases.progress,
             bands=self._take.states() if self._take is not None else (),
             quality=self._recorder.quality() if self._recorder is not None else (),
+            disk=disk_level(self._courier.spool.room, self._edge.reserve_bytes),
+            disk_free=self._courier.spool.room,
             t_ns=self._clock.wall_ns(),
         )
 

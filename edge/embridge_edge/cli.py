@@ -69,6 +69,7 @@ def status(
     """Show what an edge holds: sessions, what waits for the cloud, what the cloud refused."""
     from embridge_edge.spool import Spool
     from embridge_shared import settings
+    from embridge_shared.disk import level, mib
     from embridge_shared.errors import OperatorError, Reason
 
     config = settings.load()
@@ -76,9 +77,10 @@ def status(
     if not path.is_file():
         raise OperatorError(f"there is no spool at {path}", reason=Reason.NOT_FOUND, hint="Has an agent run here?")
     spool = Spool(path, config.edge.spool_max_bytes)
-    backlog = spool.backlog()
+    backlog, room = spool.backlog(), spool.room
     report: dict[str, Any] = {
         "waiting": {"items": backlog.items, "bytes": backlog.bytes},
+        "disk": {"level": level(room, config.edge.reserve_bytes).value, "free_bytes": room},
         "sessions": [
             {"name": s.name, "session": str(s.session), "closed": s.closed, "sealed": s.sealed}
             for s in spool.sessions()
@@ -95,6 +97,7 @@ def status(
         return
     typer.echo(f"release {report['release']['current'] or 'none'}, before it {report['release']['previous'] or 'none'}")
     typer.echo(f"{backlog.items} items, {backlog.bytes / 1e6:.1f} MB wait for the cloud")
+    typer.echo(f"disk {report['disk']['level']}: {mib(max(0, room - config.edge.reserve_bytes))} can still be recorded")
     for session in report["sessions"]:
         state = "sealed" if session["sealed"] else "closed" if session["closed"] else "open"
         typer.echo(f"{session['session']}  {state:6}  {session['name']}")

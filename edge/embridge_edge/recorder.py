@@ -188,7 +188,8 @@ class Recorder:
         finally:
             if reading is not None:
                 reading.cancel()
-                await asyncio.wait([reading])
+                # When it could not write, neither could what ends the session.
+                await asyncio.gather(reading, return_exceptions=True)
         return await self._finish(reason, (self._clock.monotonic_ns() - began_ns) * 1e-9)
 
     async def _record(self) -> str:

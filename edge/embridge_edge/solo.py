@@ -46,7 +46,9 @@ async def record(
         DeviceError: POOR_SIGNAL: the plan requires a good signal, and it is not.
     """
     with only_agent(settings.state_dir):
-        courier = Courier(Spool(settings.state_dir / "spool.db", settings.spool_max_bytes))
+        courier = Courier(
+            Spool(settings.state_dir / "spool.db", settings.spool_max_bytes, reserve_bytes=settings.reserve_bytes)
+        )
         try:
             known = await courier.call(courier.spool.session, plan.name)
             if known is not None and known.closed:

@@ -7,6 +7,7 @@ killed agent resumes where it stopped.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -15,13 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from embridge_shared.errors import DataError, OperatorError, Reason
+from embridge_edge.ballast import Ballast
+from embridge_edge.spool_faults import at_reserve, explain, over_budget
+from embridge_shared.disk import FreeSpace, free_bytes
+from embridge_shared.errors import EmbridgeError, OperatorError, Reason
 from embridge_shared.wire.messages import CommitReport, Refusal, StreamCommit
+
+logger = logging.getLogger(__name__)
 
 EVENTS = -1
 """The ordinal under which a session's events are kept."""
 ANNOTATIONS = -2
 """The ordinal under which the number of a session's annotations is kept, which are some of its events."""
+
+# Pages given back to the disk at a time: each may have to be moved.
+_SHRINK_PAGES = 2048
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
@@ -104,51 +113,84 @@ class Spool:
     Args:
         path: The SQLite file.
         max_bytes: Payload bytes that may wait; nothing is evicted to stay below.
+        reserve_bytes: Room on its disk that is left for forgetting and for everybody else.
+        free: Tells how much of its disk is free.
 
     Raises:
         DataError: The file is no spool.
-        OperatorError: Another agent has it.
+        OperatorError: Another agent has it, or its disk is full or may not be written.
     """
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, *, reserve_bytes: int = 0, free: FreeSpace = free_bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._max_bytes = max_bytes
+        self._reserve = reserve_bytes
+        self._free = free
+        self._ballast = Ballast(path.with_suffix(".ballast"), reserve_bytes, free=free)
         try:
-            self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA journal_size_limit=67108864")
             self._db.executescript(_SCHEMA)
+            self._page = int(self._db.execute("PRAGMA page_size").fetchone()[0])
             self._count, self._bytes = self._db.execute(
                 "SELECT count(*), coalesce(sum(length(payload)), 0) FROM items"
             ).fetchone()
-        except sqlite3.OperationalError as error:
-            raise OperatorError(
-                f"the spool {path} cannot be opened: {error}",
-                reason=Reason.LOCKED,
-                hint="Is another agent running with the same state directory?",
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{path} is no spool: {error}",
-                reason=Reason.MALFORMED,
-                hint="Move it aside; it may hold recordings that can be recovered with sqlite3's .recover.",
-            ) from error
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+        self._room = self._measure()
 
     def close(self) -> None:
         """Write everything to the main file and close it."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            # What is in the write-ahead log is as safe there.
+            logger.warning("%s", explain(error, self._path))
         self._db.close()
 
     def sync(self) -> None:
-        """Make everything put so far survive a power cut."""
-        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        descriptor = os.open(self._path, os.O_RDONLY)
+        """Make everything put so far survive a power cut, and give the disk back what is no longer needed.
+
+        Raises:
+            EmbridgeError: The disk is full or fails.
+        """
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            if self._unused() > _SHRINK_PAGES:
+                self._db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            descriptor = os.open(self._path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+        except OSError as error:
+            raise OperatorError(
+                f"the spool {self._path} cannot be synced: {error.strerror}",
+                reason=Reason.INVALID,
+                hint="See the system's log; the disk may be failing.",
+            ) from error
+        if self._reserve:
+            self._ballast.load()
+        self._room = self._measure()
+
+    def _unused(self) -> int:
+        """Pages of the file that hold nothing."""
+        return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+
+    def _measure(self) -> int:
+        """Bytes that can be written: what the disk has free and what the file does not use."""
+        return self._free(self._path.parent) + self._unused() * self._page
+
+    @property
+    def room(self) -> int:
+        """Bytes that could be written when it was last looked at, the reserve included; may be read from any thread."""
+        return self._room
 
     def put(self, items: Iterable[Item], annotated: int | None = None) -> None:
         """Keep items; all or none.
@@ -172,27 +214,29 @@ class Spool:
     @contextmanager
     def _transaction(self, adding: list[Item]) -> Iterator[None]:
         adds = sum(len(i.payload) for i in adding)
-        if self._bytes + adds > self._max_bytes:
-            raise OperatorError(
-                f"the spool is full: {self._bytes >> 20} MiB wait for the cloud",
-                reason=Reason.DISK_FULL,
-                hint="Restore the connection, or raise edge.spool_max_bytes.",
-            )
+        if adding:
+            self._check_room(adds)
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise OperatorError(
-                f"the spool {self._path} cannot be written: {error}",
-                reason=Reason.DISK_FULL,
-                hint="Free disk space; what was recorded before is safe.",
-            ) from error
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         self._bytes += adds
         self._count += len(adding)
+
+    def _check_room(self, adds: int) -> None:
+        if self._bytes + adds > self._max_bytes:
+            raise over_budget(self._bytes)
+        if self._reserve:
+            self._room = self._measure()
+            if self._room - adds < self._reserve:
+                raise at_reserve(self._path, self._room, self._reserve)
 
     def _insert(self, items: list[Item]) -> None:
         self._db.executemany(
@@ -215,11 +259,27 @@ class Spool:
         return self._items(f"WHERE id IN ({marks}) ORDER BY id", tuple(ids))
 
     def _items(self, where: str, values: tuple[int, ...]) -> list[Item]:
-        rows = self._db.execute(f"SELECT session, stream, first, n, topic, payload, id FROM items {where}", values)  # noqa: S608
-        return [Item(UUID(bytes=r[0]), *r[1:]) for r in rows]
+        sql = f"SELECT session, stream, first, n, topic, payload, id FROM items {where}"  # noqa: S608
+        try:
+            return [Item(UUID(bytes=r[0]), *r[1:]) for r in self._db.execute(sql, values)]
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
 
     def settle(self, report: CommitReport) -> list[int]:
-        """Forget what the cloud holds, set aside what it refused; return the ids that left."""
+        """Forget what the cloud holds, set aside what it refused; return the ids that left.
+
+        Raises:
+            EmbridgeError: The disk is full or fails; nothing is forgotten.
+        """
+        try:
+            return self._settle(report)
+        except EmbridgeError as error:
+            # Forgetting writes too, a little.
+            if error.reason is not Reason.DISK_FULL or not self._ballast.drop():
+                raise
+            return self._settle(report)
+
+    def _settle(self, report: CommitReport) -> list[int]:
         key = report.session.bytes
         gone: dict[int, int] = {}
         with self._transaction([]):

@@ -16,7 +16,7 @@ from embridge_edge.courier import Courier
 from embridge_edge.mqtt import Client
 from embridge_edge.spool import Item
 from embridge_shared.clock import Clock
-from embridge_shared.errors import DataError
+from embridge_shared.errors import DataError, EmbridgeError
 from embridge_shared.settings import Settings
 from embridge_shared.tls import tls_context
 from embridge_shared.wire import topics
@@ -207,7 +207,13 @@ class Uplink:
             logger.error(
                 "the cloud refused stream %s at %s: %s", refusal.stream, refusal.first, refusal.detail or refusal.reason
             )
-        for gone in await self._courier.settle(report):
+        try:
+            settled = await self._courier.settle(report)
+        except EmbridgeError as error:
+            # What was not forgotten is sent again and reported again.
+            logger.warning("the spool cannot forget what the cloud holds: %s", error)
+            return
+        for gone in settled:
             self._inflight.pop(gone, None)
         self._wake.set()
 

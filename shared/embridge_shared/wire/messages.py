@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from embridge_shared.disk import DiskLevel
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.quality.grades import Grade
 from embridge_shared.session import Event
@@ -167,6 +168,8 @@ class EdgeState(_Message, frozen=True, kw_only=True):
         update: Where the updater stands: "idle", "downloading", "self-test", "failed: …".
         bands: The wristbands of the session being recorded.
         quality: Of the session being recorded, once a stream was judged.
+        disk: How much room its spool has: "ok", "low", or "full", when nothing is recorded.
+        disk_free: Bytes the spool could still write.
         t_ns: Unix time of this message, ns.
         schema: Version of this message.
     """
@@ -182,6 +185,8 @@ class EdgeState(_Message, frozen=True, kw_only=True):
     update: str = "idle"
     bands: tuple[BandState, ...] = ()
     quality: tuple[StreamQuality, ...] = ()
+    disk: DiskLevel = DiskLevel.OK
+    disk_free: int = 0
     t_ns: int = 0
     schema: int = SCHEMA
 
