@@ -181,6 +181,29 @@ async def test_two_bands_share_a_host(world):
     assert [(r.missing, r.jumps) for r in received] == [(0, 0), (0, 0)]
 
 
+@pytest.mark.radio
+@pytest.mark.parametrize("kind", ["myo", "open"])
+async def test_a_machine_that_stands_still_makes_no_firmware_drop(on_air, kind):
+    world = await on_air(Air())
+    band = await world.band(kind, SILENCE)
+    client = await world.connect(band)
+    if kind == "open":
+        await start(client, Received())
+    else:
+        for uuid in (*myo.EMG, myo.IMU):
+            await client.start_notify(uuid, lambda *_: None)
+        await client.write_gatt_char(myo.COMMAND, myo.set_mode(myo.EmgMode.RAW, myo.ImuMode.DATA), response=True)
+    for _ in range(2):
+        before = band.tally.samples
+        await until(lambda before=before: band.tally.samples > before + band.rate_hz / 2)
+        time.sleep(0.5)  # the whole process, as a busy machine does it  # noqa: ASYNC251
+    before = band.tally.samples
+    await until(lambda: band.tally.samples > before + band.rate_hz)
+    assert band.tally.dropped_samples == 0
+    assert time.monotonic() - band.sample_s(band.tally.samples) < 0.3  # it has caught up
+    await client.disconnect()
+
+
 async def test_a_congested_link_drops_in_firmware_and_the_counters_say_how_much(on_air):
     world = await on_air(Air(ll_octets=27, interval_ms=15))
     band = await world.band(queue=8)

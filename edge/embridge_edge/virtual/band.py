@@ -1,7 +1,8 @@
 """What all virtual bands share: advertising, one connection, battery, a device clock, and a queue that overflows.
 
 A band takes samples at its own clock's pace while it streams. Each packet goes to the radio if the queue of packets
-the radio has not taken yet has room, else it is dropped and counted, as firmware does.
+the radio has not taken yet has room, else it is dropped and counted, as firmware does. Where this process was not
+run for a moment, the air stood still as well: before anything is dropped it gets that time back.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _ATT_NOTIFICATION = 0x1B
 _ANSWER_S = 5.0
 _CCCD_NOTIFY = 0x01
 _UNREADY_S = 0.005
+_STALL_S = 0.05
+"""A timer that comes so late was held up by a busy machine."""
 
 
 class VirtualBand(ABC):
@@ -244,7 +247,7 @@ class VirtualBand(ABC):
 
     async def _stream(self, feed: SampleFeed) -> None:
         self.began_s = time.monotonic()
-        first = 0
+        first, owed_s = 0, 0.0
         while True:
             if not self.ready():
                 await asyncio.sleep(_UNREADY_S)
@@ -252,7 +255,10 @@ class VirtualBand(ABC):
                 continue
             n = self.packet_samples()
             wait_s = self.sample_s(first + n - 1) - time.monotonic()
-            await asyncio.sleep(max(wait_s, 0.0))
+            held_up_s = await _sleep(max(wait_s, 0.0))
+            owed_s = held_up_s if wait_s > 0 else owed_s + held_up_s
+            while owed_s > 0 and 2 * self.backlog >= self.traits.queue:
+                owed_s += await _sleep(_UNREADY_S) - _UNREADY_S
             samples = feed.take(n)
             self.tally.samples += n
             if self.send(first, samples):
@@ -291,3 +297,11 @@ class VirtualBand(ABC):
         pdu = bytes((_ATT_NOTIFICATION, characteristic.handle & 0xFF, characteristic.handle >> 8)) + value
         self.device.gatt_server.send_gatt_pdu(self.connection, pdu)
         return True
+
+
+async def _sleep(seconds: float) -> float:
+    """Sleep; how much longer than that this process was held up, s."""
+    until_s = time.monotonic() + seconds
+    await asyncio.sleep(seconds)
+    late_s = time.monotonic() - until_s
+    return late_s if late_s >= _STALL_S else 0.0
