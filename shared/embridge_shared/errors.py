@@ -59,6 +59,7 @@ class Reason(StrEnum):
     CHECKSUM = "checksum"
     SAMPLE_COUNT = "sample_count"
     MALFORMED = "malformed"
+    DAMAGED = "damaged"
     # what the store cannot place
     UNKNOWN_SESSION = "unknown_session"
     UNKNOWN_STREAM = "unknown_stream"
@@ -66,6 +67,9 @@ class Reason(StrEnum):
     WRONG_SHAPE = "wrong_shape"
     OVERLAP = "overlap"
     SESSION_ENDED = "session_ended"
+    # people's rights
+    CONSENT = "consent"
+    ERASED = "erased"
     # learning and releases
     LEAKAGE = "leakage"
     SIGNATURE = "signature"
@@ -80,6 +84,7 @@ _EXIT_CODES = {
     Reason.LOCKED: ExitCode.BUSY,
     Reason.TIMEOUT: ExitCode.TIMEOUT,
     Reason.DISK_FULL: ExitCode.FAILED,
+    Reason.CONSENT: ExitCode.REJECTED,
 }
 
 

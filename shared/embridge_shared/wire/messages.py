@@ -170,6 +170,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
         quality: Of the session being recorded, once a stream was judged.
         disk: How much room its spool has: "ok", "low", or "full", when nothing is recorded.
         disk_free: Bytes the spool could still write.
+        orders: Ids of the orders it has carried out, the latest last.
         t_ns: Unix time of this message, ns.
         schema: Version of this message.
     """

@@ -4,6 +4,7 @@
     embridge/v1/event/{shard}/{edge}/{session}         session events
     embridge/v1/down/{edge}/commit                     what the store holds for certain
     embridge/v1/down/{edge}/desired                    retained: the release and policy an edge should run
+    embridge/v1/down/{edge}/orders                     signed orders to erase a participant
     embridge/v1/state/{edge}                           retained, also the last will
 
 The shard is crc32(edge) mod 256, so that an ingester owns a range of edges, in order, with one writer.
@@ -61,6 +62,11 @@ def commit_topic(edge: str) -> str:
 def desired_topic(edge: str) -> str:
     """Retained topic with what an edge should run."""
     return f"{ROOT}/down/{check_edge(edge)}/desired"
+
+
+def orders_topic(edge: str) -> str:
+    """Topic of signed orders to an edge."""
+    return f"{ROOT}/down/{check_edge(edge)}/orders"
 
 
 def state_topic(edge: str) -> str:

@@ -1,0 +1,106 @@
+"""What participants agreed to, as training and exports ask it: a file beside the sealed sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from embridge_shared.archive import write_atomically
+from embridge_shared.errors import DataError, OperatorError, Reason
+from embridge_shared.session import Session
+
+FILE = "consents.json"
+
+
+class Scope(StrEnum):
+    """What somebody can agree to: being recorded, being learnt from, being handed on."""
+
+    COLLECT = "collect"
+    TRAIN = "train"
+    SHARE = "share"
+
+
+class Consent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody agreed to.
+
+    Attributes:
+        version: Version of the text they signed.
+        scopes: What they agreed to; nothing after a withdrawal.
+        given_ns: Unix time, ns.
+    """
+
+    version: str
+    scopes: tuple[Scope, ...]
+    given_ns: int
+
+
+class Consents:
+    """Consents on record.
+
+    Args:
+        given: By participant.
+        required: Whether somebody who is not on record agreed to nothing; otherwise they agreed to what their
+            session says, as before there was a record.
+    """
+
+    def __init__(self, given: Mapping[str, Consent], *, required: bool = False) -> None:
+        self._given = dict(given)
+        self.required = required
+
+    def refusal(self, session: Session, scope: Scope) -> str:
+        """Why a session must not be used for `scope`; empty when it may."""
+        if session.source.startswith("synthetic:"):
+            return ""
+        consent = self._given.get(session.participant.id)
+        if consent is None:
+            return f"no consent of participant {session.participant.id!r} is on record" if self.required else ""
+        if scope in consent.scopes:
+            return ""
+        if not consent.scopes:
+            return f"participant {session.participant.id!r} has withdrawn"
+        given = ", ".join(consent.scopes)
+        return f"participant {session.participant.id!r} agreed to {given} (version {consent.version}), not to {scope}"
+
+    def check(self, session: Session, scope: Scope) -> None:
+        """Raise unless a session may be used for `scope`.
+
+        Raises:
+            OperatorError: CONSENT: it may not; the message says why.
+        """
+        why = self.refusal(session, scope)
+        if why:
+            raise OperatorError(
+                f"session {session.id} is refused: {why}.",
+                reason=Reason.CONSENT,
+                hint=f"Leave it out, or record their consent: embridge participant consent ID --scope {scope}.",
+            )
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    participants: dict[str, Consent]
+
+
+def read_consents(sealed: Path, *, required: bool = False) -> Consents:
+    """The consents beside a folder of sealed sessions.
+
+    Raises:
+        DataError: The file is damaged: nothing may be used until it is written anew.
+    """
+    path = sealed / FILE
+    try:
+        return Consents(msgspec.json.decode(path.read_bytes(), type=_File).participants, required=required)
+    except FileNotFoundError:
+        return Consents({}, required=required)
+    except (msgspec.DecodeError, DataError) as error:
+        raise DataError(
+            f"{path} is damaged: {error}.", reason=Reason.MALFORMED, hint="Start the cloud process: it writes it anew."
+        ) from error
+
+
+def write_consents(sealed: Path, given: Mapping[str, Consent]) -> None:
+    """Write the consents beside a folder of sealed sessions, atomically."""
+    body = msgspec.json.format(msgspec.json.encode(_File(dict(sorted(given.items())))))
+    write_atomically(sealed / FILE, body, mode=0o600)

@@ -1,0 +1,72 @@
+"""Orders to erase a participant: what the cloud signs and an edge obeys, without naming anybody.
+
+An order carries a salt and a digest. An edge knows the participants it has recorded, digests each with the salt, and so
+finds the one that is meant; whoever else reads the order learns no name from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from uuid import UUID
+
+import msgspec
+
+ORDERS_KEPT = 32
+"""Orders done that an edge keeps telling of."""
+
+_PREFIX = b"embridge-erasure-v1\0"  # no signed metadata begins like this
+_COST = {"n": 1 << 12, "r": 8, "p": 1}
+
+
+class ErasureOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Erase all that is kept of one participant.
+
+    Attributes:
+        id: An edge obeys an order once, so a message that is played again harms nobody who came back.
+        edge: Who is meant.
+        salt: Random.
+        fingerprint: `fingerprint(participant, salt)`.
+        issued_ns: Unix time, ns.
+    """
+
+    id: UUID
+    edge: str
+    salt: bytes
+    fingerprint: bytes
+    issued_ns: int
+
+    def means(self, participant: str) -> bool:
+        """Whether a participant is the one to erase."""
+        return hmac.compare_digest(self.fingerprint, fingerprint(participant, self.salt))
+
+    def body(self) -> bytes:
+        """What is signed."""
+        return _PREFIX + msgspec.msgpack.encode(self)
+
+
+class SignedOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An order and who vouches for it.
+
+    Attributes:
+        body: `ErasureOrder.body`.
+        signatures: Signature by id of the key, of the registry's role `targets`.
+    """
+
+    body: bytes
+    signatures: dict[str, bytes]
+
+    def order(self) -> ErasureOrder:
+        """The order; call after the signatures were checked.
+
+        Raises:
+            ValueError: It is none.
+        """
+        if not self.body.startswith(_PREFIX):
+            raise ValueError("no order")
+        return msgspec.msgpack.decode(self.body[len(_PREFIX) :], type=ErasureOrder, strict=True)
+
+
+def fingerprint(participant: str, salt: bytes) -> bytes:
+    """Digest of a participant's code that is slow to guess from: codes are short."""
+    return hashlib.scrypt(participant.encode(), salt=salt, dklen=32, **_COST)
