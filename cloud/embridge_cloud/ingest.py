@@ -94,6 +94,11 @@ class Ingester:
         """What came since the start."""
         return self._intake.counters if self._intake is not None else Counters()
 
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Messages received and not yet taken to the database, and their bytes."""
+        return len(self._inbox), self._inbox_bytes
+
     def stop(self) -> None:
         """End `run` after a last commit."""
         self._stopping.set()

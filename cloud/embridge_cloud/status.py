@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -33,6 +34,7 @@ class IngestStatus:
         sealed: Sessions sealed since the start.
         unsealable: Complete sessions whose sealing failed; tried again every minute.
         last_error: The last thing that went wrong.
+        on_commit: Told the length of every transaction, ms.
     """
 
     state: IngestState = IngestState.STARTING
@@ -46,6 +48,7 @@ class IngestStatus:
     sealed: int = 0
     unsealable: set[str] = field(default_factory=set)
     last_error: str = ""
+    on_commit: Callable[[float], None] | None = None
 
     def note_commit(self, took_ms: float) -> None:
         """Count a transaction."""
@@ -53,3 +56,5 @@ class IngestStatus:
         self.commit_ms_last = took_ms
         self.commit_ms_worst = max(self.commit_ms_worst, took_ms)
         self.commit_ms_total += took_ms
+        if self.on_commit is not None:
+            self.on_commit(took_ms)
