@@ -87,6 +87,7 @@ class Ingester:
         self._outbox = Outbox()
         self._to_seal: set[UUID] = set()
         self._sealable = asyncio.Event()
+        self._failing: IngestState | None = None
         self.status = IngestStatus()
 
     @property
@@ -147,7 +148,7 @@ class Ingester:
     async def _stay_connected(self) -> None:
         wait_s, longest_s = _BACKOFF_S
         while not self._stopping.is_set():
-            self.status.state = IngestState.CONNECTING
+            self._note_state()
             try:
                 await first_of(self._serve(), self._goodbye())
                 wait_s = _BACKOFF_S[0]
@@ -168,10 +169,11 @@ class Ingester:
         filters = [*topics.ingest_filters(first, last), STATE_PREFIX + "+"]
         async with self._transport.connect(filters) as connection:
             self._connection = connection
-            self.status.connected, self.status.state = True, IngestState.READY
+            self.status.connected = True
+            self._note_state()
             self.status.connections += 1
             logger.info("ingesting shards %d..%d", first, last)
-            self._outbox.add(await self._in_store(self._core.greet))
+            self._outbox.add(await self._persist(self._core.greet))
             await first_of(self._read(connection), self._tell(connection))
         if self._inbox_bytes > BACKLOG_BYTES:
             logger.warning("%d messages wait for the database: disconnected until they are in", len(self._inbox))
@@ -236,11 +238,11 @@ class Ingester:
         if taken.batch:
             await self._persist(partial(self._store.commit, taken.batch))
             self.status.note_commit((self._clock.monotonic_ns() - began_ns) * 1e-6)
-        self._outbox.add(await self._in_store(self._core.committed, taken))
+        self._outbox.add(await self._persist(partial(self._core.committed, taken)))
         for delivery in deliveries:
             delivery.acknowledge()
         for edge in taken.appeared:
-            self._outbox.add(await self._in_store(self._core.coverage, edge))
+            self._outbox.add(await self._persist(partial(self._core.coverage, edge)))
         self._mark_complete(await self._in_store(self._core.complete, {s for _, s in taken.replies}))
         return taken.more
 
@@ -250,25 +252,36 @@ class Ingester:
         return self._core.take(messages)
 
     async def _persist(self, work: Callable[[], T]) -> T:
-        """Work on the database until it succeeds or has failed for too long."""
+        """Work on the database until it succeeds or has failed for too long; for room on its disk without end."""
         began_ns, wait_s = self._clock.monotonic_ns(), _BACKOFF_S[0]
         while True:
             try:
                 result = await self._in_store(work)
             except StoreError as error:
                 waited_s = (self._clock.monotonic_ns() - began_ns) * 1e-9
-                self.status.state, self.status.last_error = IngestState.STORE_FAILING, str(error)
+                full = error.reason is Reason.DISK_FULL
+                self._failing = IngestState.DISK_FULL if full else IngestState.STORE_FAILING
+                self.status.last_error = str(error)
+                self._note_state()
                 logger.error("%s Nothing is acknowledged; failing for %.0f s.", error, waited_s)
-                if waited_s > GIVE_UP_S or self._stopping.is_set():
+                hopeless = error.reason is Reason.DAMAGED or (waited_s > GIVE_UP_S and not full)
+                if hopeless or self._stopping.is_set():
                     raise
                 await self._unless_stopping(self._clock.sleep(wait_s))
                 wait_s = min(2 * wait_s, _BACKOFF_S[1])
                 if error.reopen:
                     work = partial(self._after_reopening, work)
             else:
-                if self.status.state is IngestState.STORE_FAILING:
-                    self.status.state = IngestState.READY if self.status.connected else IngestState.CONNECTING
+                if self._failing is not None:
+                    logger.info("the store takes again")
+                    self._failing = None
+                    self._note_state()
                 return result
+
+    def _note_state(self) -> None:
+        """A store that takes nothing is what matters, whatever the link does."""
+        link = IngestState.READY if self.status.connected else IngestState.CONNECTING
+        self.status.state = self._failing or link
 
     def _after_reopening(self, work: Callable[[], T]) -> T:
         self._store.reopen()

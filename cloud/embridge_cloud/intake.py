@@ -95,8 +95,6 @@ class Intake:
 
     def committed(self, taken: Taken) -> list[Report]:
         """What to tell the edges now that the round's batch is in the database."""
-        self._pending = False
-        self.counters.add(taken.counts)
         reports = []
         for (edge, session), reply in taken.replies.items():
             streams: tuple[StreamCommit, ...] = ()
@@ -114,6 +112,8 @@ class Intake:
                     ),
                 )
             )
+        self._pending = False
+        self.counters.add(taken.counts)
         return reports
 
     def complete(self, among: Iterable[UUID] | None = None) -> list[UUID]:

@@ -85,7 +85,9 @@ async def serve(
     paths = CloudPaths.of(settings)
     paths.updates.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        store = stack.enter_context(HotStore(paths.hot, quarantine_max_bytes=settings.cloud.quarantine_max_bytes))
+        cloud = settings.cloud
+        hot = HotStore(paths.hot, quarantine_max_bytes=cloud.quarantine_max_bytes, reserve_bytes=cloud.reserve_bytes)
+        store = stack.enter_context(hot)
         listener = stack.enter_context(_listen(settings.cloud.http_host, settings.cloud.http_port))
         broker = BrokerAddress(settings.mqtt.host, settings.mqtt.port)
         if settings.cloud.embedded_broker:

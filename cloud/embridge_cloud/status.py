@@ -13,6 +13,7 @@ class IngestState(StrEnum):
     STARTING = "starting"
     CONNECTING = "connecting"
     READY = "ready"
+    DISK_FULL = "disk full"
     STORE_FAILING = "store failing"
     FAILED = "failed"
     STOPPED = "stopped"

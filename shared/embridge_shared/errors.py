@@ -38,6 +38,7 @@ class Reason(StrEnum):
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
     INVALID = "invalid"
+    INTERNAL = "internal"
     LOCKED = "locked"
     MISSING_EXTRA = "missing_extra"
     DISK_FULL = "disk_full"

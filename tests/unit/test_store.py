@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_cloud.store import columns, schema
-from embridge_cloud.store.failures import StoreError, StoreLockedError
+from embridge_cloud.store.failures import StoreDamagedError, StoreError, StoreLockedError
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.ranges import CommittedRanges, RangeSet
 from embridge_cloud.store.rows import EVENTS, Batch, ChunkRow, EventRow, QuarantineRow, quarantine_id
@@ -284,9 +284,10 @@ def test_gaps_of_sessions_from_before_they_were_kept_are_found(tmp_path, recordi
 def test_a_damaged_file_names_the_way_out(tmp_path):
     path = tmp_path / "hot.duckdb"
     path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreDamagedError) as caught:
         HotStore(path).open()
-    assert ".wal" in caught.value.hint
+    assert "embridge cloud repair" in caught.value.hint
+    assert path.read_bytes() == b"not a database" * 1000
 
 
 @settings(max_examples=10, deadline=None)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 import duckdb
 
 from embridge_cloud.store.columns import insert, write_batch
-from embridge_cloud.store.failures import NotSealableError, StoreError, translate
+from embridge_cloud.store.custody import Room, reconcile
+from embridge_cloud.store.failures import NotSealableError, StoreError, disk_full, translate, unopenable
+from embridge_cloud.store.ledger import Ledger
 from embridge_cloud.store.manifest import Manifest
 from embridge_cloud.store.ranges import CommittedRanges
 from embridge_cloud.store.reader import Reader
 from embridge_cloud.store.rows import Batch, QuarantineRow
 from embridge_cloud.store.schema import CATALOG, attach, migrate
+from embridge_shared.disk import FreeSpace, free_bytes
 from embridge_shared.errors import Reason
 
 logger = logging.getLogger(__name__)
@@ -34,11 +38,22 @@ class HotStore:
         path: The file.
         read: Questions to it; usable from any thread.
         quarantine_skipped: Messages the full quarantine did not take.
+        ledger: What edges were told to forget.
+        room: What is left on its disk.
     """
 
-    def __init__(self, path: Path, *, quarantine_max_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        quarantine_max_bytes: int = 256 << 20,
+        reserve_bytes: int = 0,
+        free: FreeSpace = free_bytes,
+    ) -> None:
         self.path = path
         self.quarantine_skipped = 0
+        self.ledger = Ledger(path.with_suffix(".acks"))
+        self.room = Room(path.parent, reserve_bytes, free)
         self._quarantine_max_bytes = quarantine_max_bytes
         self._lock = threading.RLock()
         self._root: duckdb.DuckDBPyConnection | None = None
@@ -51,18 +66,26 @@ class HotStore:
 
         Raises:
             StoreLockedError: Another process has it.
-            StoreError: It cannot be opened.
+            StoreError: Its disk is full or may not be written.
+            StoreDamagedError: It is damaged, or holds less than was acknowledged.
             DataError: Its schema is newer than this code.
         """
         self._root = attach(self.path)
         try:
-            migrate(self._root)
+            self._migrate(self._root)
             self._writer = self._cursor()
+            reconcile(self.ledger, self.read, self.path)
             self._quarantine_bytes = self.read.quarantined_bytes()
         except BaseException:
             self.close()
             raise
         return self
+
+    def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:
+        try:
+            migrate(connection)
+        except duckdb.Error as error:
+            raise unopenable(self.path, error) from error
 
     def close(self) -> None:
         """Close the file, which also checkpoints it; safe to call twice."""
@@ -71,6 +94,7 @@ class HotStore:
                 if connection is not None:
                     connection.close()
             self._writer = self._root = None
+            self.ledger.close()
 
     def reopen(self) -> None:
         """Close and open again, after an error that makes the connection useless."""
@@ -109,9 +133,11 @@ class HotStore:
         Raises:
             StoreError: The database refused; nothing of it was kept, or all of it was and the answer was lost.
         """
+        self.room.check()
         kept = self._admit(list(batch.quarantined.values()))
         with self._lock, _Transaction(self._connection()) as connection:
             write_batch(connection, batch, kept)
+        self._note(batch)
         self.quarantine_skipped += len(batch.quarantined) - len(kept)
         if batch.quarantined or batch.released:
             self._quarantine_bytes = self.read.quarantined_bytes()
@@ -149,6 +175,20 @@ class HotStore:
             )
             for name in ("chunks", "quality"):
                 connection.execute(f"DELETE FROM {name} WHERE session = ?", [session])  # noqa: S608
+        with suppress(OSError):
+            # What is sealed is not looked for in the ledger: the line only makes it shorter.
+            self.ledger.leave([manifest.session.id])
+
+    def _note(self, batch: Batch) -> None:
+        """Write down what may now be acknowledged."""
+        try:
+            self.ledger.note(batch)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            why = f"{self.ledger.path} cannot be written: {error.strerror or error}"
+            if full:
+                raise disk_full(why) from error
+            raise StoreError(why, reason=Reason.DENIED, hint="Nothing is acknowledged until it can.") from error
 
     def _admit(self, rows: Sequence[QuarantineRow]) -> list[QuarantineRow]:
         """Those of `rows` the quarantine has room for, and those that are owed."""

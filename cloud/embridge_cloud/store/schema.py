@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from embridge_cloud.store.failures import StoreError, StoreLockedError
+from embridge_cloud.store.failures import unopenable
 from embridge_shared.errors import DataError, Reason
 
 CATALOG = "hot"
@@ -33,7 +33,8 @@ def attach(path: Path) -> duckdb.DuckDBPyConnection:
 
     Raises:
         StoreLockedError: Another process has it.
-        StoreError: It cannot be opened.
+        StoreError: Its disk is full or may not be written.
+        StoreDamagedError: It is no database, or a damaged one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = duckdb.connect()
@@ -45,14 +46,7 @@ def attach(path: Path) -> duckdb.DuckDBPyConnection:
         connection.execute(f"USE {CATALOG}")
     except duckdb.Error as error:
         connection.close()
-        text = str(error)
-        if "Could not set lock" in text or "already attached" in text:
-            raise StoreLockedError(path) from error
-        raise StoreError(
-            f"the store {path} cannot be opened: {text}",
-            reason=Reason.INVALID,
-            hint="Move the file and its .wal aside together (never delete the .wal) and restore a copy.",
-        ) from error
+        raise unopenable(path, error) from error
     return connection
 
 

@@ -140,6 +140,16 @@ class Sealer:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
+        try:
+            self._fill_folder(stored, folder)
+        except BaseException:
+            # On a full disk what is half written is in the way of everything else.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        folder.replace(final)
+        _sync(self._directory)
+
+    def _fill_folder(self, stored: StoredSession, folder: Path) -> None:
         streams = tuple(self._write_stream(stored, i, folder) for i in range(len(stored.session.streams)))
         numbered = [NumberedEvent(seq, event) for seq, event in self._store.read.events(stored.session.id)]
         rows = _quality_rows(stored, numbered)
@@ -160,8 +170,6 @@ class Sealer:
         )
         _write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         _sync(folder)
-        folder.replace(final)
-        _sync(self._directory)
 
     def _write_stream(self, stored: StoredSession, stream: int, folder: Path) -> StreamEntry:
         spec = stored.session.streams[stream]
