@@ -22,10 +22,12 @@ from embridge_edge.releases import ReleaseKeeper
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
 from embridge_edge.uplink import Uplink
+from embridge_edge.vigil import Vigil
 from embridge_shared.clock import Clock
 from embridge_shared.disk import DiskLevel, mib
 from embridge_shared.disk import level as disk_level
 from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
+from embridge_shared.service import Notifier
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
 from embridge_shared.wire.messages import EdgeState
@@ -47,9 +49,18 @@ class Agent:
         clock: Wall and monotonic time.
         plan: Sessions to record.
         base: Folder that the plan's paths start from.
+        notifier: Told when the agent is ready, how it is doing, and that it works.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, plan: Plan | None = None, base: Path = Path()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        plan: Plan | None = None,
+        base: Path = Path(),
+        *,
+        notifier: Notifier | None = None,
+    ) -> None:
         self._settings = settings
         self._edge = settings.edge
         self._clock = clock
@@ -64,6 +75,9 @@ class Agent:
         self._recorder: Recorder | None = None
         self._take: Take | None = None
         self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed)
+        self._vigil = Vigil(
+            notifier or Notifier(), self._courier, clock, chunk_s=edge.chunk_s, status=self._in_a_few_words
+        )
         self._uplink = Uplink(settings, self._courier, clock, state=self._state, on_desired=self._releases.desire)
         self.digests: list[Digest] = []
 
@@ -92,6 +106,7 @@ class Agent:
                 tasks.create_task(self._uplink.run(), name="uplink"),
                 tasks.create_task(self._releases.run(), name="releases"),
                 tasks.create_task(self._sync(), name="sync"),
+                tasks.create_task(self._vigil.run(), name="vigil"),
             ]
             await self._record_all(until_done=until_done)
             while until_done and self._courier.spool.backlog().items:
@@ -181,12 +196,14 @@ class Agent:
             live=live,
             lsl_out=self._edge.lsl_out if entry.lsl_out is None else entry.lsl_out,
             spooled=self._uplink.notify,
+            kept=self._vigil.kept,
             notes=notes,
         )
         self._changed()
         try:
             async with self._releases.held():
-                digest = await self._recorder.run()
+                with self._vigil.over(take):
+                    digest = await self._recorder.run()
         finally:
             self._recorder = self._take = None
             self._changed()
@@ -246,6 +263,13 @@ class Agent:
 
     def _changed(self) -> None:
         self._uplink.state_changed()
+
+    def _in_a_few_words(self) -> str:
+        waiting = self._courier.spool.backlog()
+        doing = f"recording session {self._recorder.session.id}" if self._recorder is not None else "idle"
+        return (
+            f"{doing}; {self._uplink.link.value}; {waiting.items} items, {waiting.bytes >> 20} MiB wait for the cloud"
+        )
 
     def _state(self) -> EdgeState:
         backlog = self._courier.spool.backlog()

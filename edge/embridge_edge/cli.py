@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import signal
 from pathlib import Path
@@ -20,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run and ins
 
 @app.command()
 def run(
-    plan: Annotated[Path | None, typer.Option(help="Sessions to record, as TOML.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Sessions to record, as TOML; overrides the settings.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of this edge; overrides the settings.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Where spool and releases live.")] = None,
     until_done: Annotated[
@@ -32,17 +33,22 @@ def run(
     from embridge_edge.agent import Agent
     from embridge_shared import logs, settings
     from embridge_shared.clock import SystemClock
+    from embridge_shared.service import Notifier
     from embridge_shared.wire.topics import check_edge
 
     given = {k: v for k, v in {"name": name, "state_dir": state_dir}.items() if v is not None}
     config = settings.load(**({"edge": given} if given else {}))
     check_edge(config.edge.name)
     logs.configure(config.log.level, config.log.json_file)
+    # A watchdog that bites leaves in the log where every thread stood.
+    faulthandler.enable()
+    plan = plan or config.edge.plan
     agent = Agent(
         config,
         SystemClock(),
         plans.load(plan) if plan is not None else None,
         plan.parent if plan is not None else Path(),
+        notifier=Notifier.from_environment(),
     )
     if asyncio.run(_supervise(agent, until_done=until_done)):
         raise typer.Exit(ExitCode.INTERRUPTED)

@@ -115,6 +115,7 @@ class Recorder:
         lsl_out: Republish everything as LSL outlets.
         notes: Marked at its beginning.
         spooled: Called when something new lies in the spool.
+        kept: Called with a source's ordinal when samples of it lie in the spool.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Recorder:
         clock: Clock,
         live: LiveDecoding | None,
         spooled: Callable[[], None],
+        kept: Callable[[int], None] | None = None,
         lsl_out: bool = False,
         notes: tuple[str, ...] = (),
     ) -> None:
@@ -139,6 +141,7 @@ class Recorder:
         self._clock = clock
         self._live = live
         self._spooled = spooled
+        self._kept = kept
         self._seq = begun.until(EVENTS)
         # Sessions begun before annotations were counted hold no other events.
         self._annotated = begun.progress.get(ANNOTATIONS, Progress(self._seq - 1)).until
@@ -214,7 +217,10 @@ class Recorder:
         try:
             await source.open(self.session.host_ns, chunker.until)
             async for packet in source.packets():
-                await self._keep(chunker.push(packet))
+                chunks = chunker.push(packet)
+                await self._keep(chunks)
+                if chunks and self._kept is not None:
+                    self._kept(ordinal)
                 if self._out is not None:
                     self._out.packet(ordinal, packet)
                 if leads:

@@ -1,6 +1,8 @@
 """Settings: TOML files, environment, command line; the later wins, and a typo is an error.
 
-Order: defaults < user file < project file `embridge.toml` < environment `EMBRIDGE_MQTT__HOST` < command line.
+Order: defaults < user file < project file `embridge.toml` < credentials < environment `EMBRIDGE_MQTT__HOST` < command
+line. A credential is a file of the folder that systemd, or a container's image, names in `CREDENTIALS_DIRECTORY`: it is
+called like the key, as in `mqtt.password`, and holds the value; where the key is a path, it is the file itself.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -24,6 +27,7 @@ from pydantic_settings import (
 from embridge_shared.errors import ConfigError
 
 PROJECT_FILE = "embridge.toml"
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 _HINT = "`embridge config schema` lists every key and what it takes."
 
@@ -66,6 +70,8 @@ class EdgeSettings(_Section):
     """Unique in the fleet; part of every topic, and the common name of the edge's certificate."""
     state_dir: LocalPath = Field(default_factory=lambda: Path(platformdirs.user_state_dir("embridge")) / "edge")
     """Spool, calibrations, digests and releases; one agent a folder."""
+    plan: LocalPath | None = None
+    """Sessions that `embridge edge run` records when it is given no other plan, TOML."""
     chunk_s: float = Field(default=0.5, gt=0, le=5)
     """Length of a chunk: messages cost, bytes hardly."""
     window: int = Field(default=64, ge=1)
@@ -80,6 +86,8 @@ class EdgeSettings(_Section):
     """Longest wait between two attempts to connect or to update."""
     update_root: LocalPath | None = None
     """The signed root of the update repository, given when the edge is provisioned; without it no release is taken."""
+    update_ca_file: LocalPath | None = None
+    """Certificates that whoever hands out releases is checked against, PEM; by default the system's."""
     release_wait_s: float = Field(default=120.0, ge=0)
     """How long a session that decodes waits for a release to arrive."""
     int8: bool = True
@@ -179,10 +187,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line over environment over project file over user file."""
+        """Command line over environment over credentials over project file over user file."""
         return (
             init_settings,
             env_settings,
+            InitSettingsSource(settings_cls, _credentials()),
             *(TomlConfigSettingsSource(settings_cls, path) for path in reversed(config_files())),
         )
 
@@ -245,6 +254,7 @@ def sections() -> dict[str, type[BaseModel]]:
 def _given() -> list[tuple[str, dict[str, Any]]]:
     """What files and environment say, weakest first, each with its name."""
     found = [(str(path), _read_toml(path)) for path in config_files() if path.is_file()]
+    found.append(("credential", _credentials()))
     try:
         return [*found, ("environment", EnvSettingsSource(Settings)())]
     except ValueError:  # reported by `load`, which meets it too
@@ -260,6 +270,30 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
 
 
+def _credentials() -> dict[str, dict[str, str]]:
+    """Values of the credentials this process was given; a file that is not called like a key is none of ours."""
+    folder = Path(os.environ.get(CREDENTIALS) or os.devnull)
+    known, found = sections(), dict[str, dict[str, str]]()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        section, _, name = path.name.partition(".")
+        if section in known and name:
+            found.setdefault(section, {})[name] = _credential(path, known[section], name)
+    return found
+
+
+def _credential(path: Path, section: type[BaseModel], name: str) -> str:
+    """What a credential sets its key to."""
+    field = section.model_fields.get(name)
+    if field is not None and "Path" in str(field.annotation):
+        return str(path)
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the credential {path} cannot be read: {error}", hint="Only the service's user must be able to read it."
+        ) from None
+
+
 def _fault(kind: str, message: str) -> str:
     return "there is no such setting" if kind == "extra_forbidden" else message[:1].lower() + message[1:]
 
@@ -269,6 +303,8 @@ def _origin(given: list[tuple[str, dict[str, Any]]], key: str, otherwise: str) -
     for source, values in reversed(given):
         part = values.get(section)
         if part is not None and (not name or (isinstance(part, dict) and name.partition(".")[0] in part)):
+            if source == "credential":
+                return f"credential {key}"
             variable = f"EMBRIDGE_{section}{f'__{name}' if name else ''}".upper()
             return f"environment {variable}" if source == "environment" else source
     return otherwise
