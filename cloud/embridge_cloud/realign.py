@@ -6,9 +6,8 @@ with broken pairs and a summary, and touches nothing else; so it runs in a child
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,16 +23,18 @@ from embridge_cloud.learn.heads import DEEP, Head, fit_head, save_head
 from embridge_cloud.learn.optim import Progress, ProgressCallback
 from embridge_cloud.learn.pipeline import pretrain_encoders
 from embridge_cloud.learn.trained import Trained
+from embridge_cloud.learn.wearer_prior import fit_wearer_prior
 from embridge_cloud.learn.zeroshot import evaluate_zero_shot
-from embridge_cloud.pairing import cut, pair, wearer_scale
 from embridge_cloud.prototypes import PrototypeIndex, build_prototypes
 from embridge_cloud.recipe import CONTROL, MODEL, SUMMARY, Recipe, Summary
-from embridge_cloud.store.sealed import Catalogue, SealedSession
+from embridge_cloud.snapshot import Snapshot, take_snapshot
+from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.study.choice import Choice
 from embridge_cloud.study.judge import judge_heads
 from embridge_shared import gestures as vocabulary
 from embridge_shared.clock import Clock
-from embridge_shared.errors import ConfigError, DataError, LeakageError, Reason
+from embridge_shared.errors import ConfigError, DataError, LeakageError
+from embridge_shared.manifest import lineage_code
 from embridge_shared.preprocess import PoseConfig
 from embridge_shared.release import (
     CARD,
@@ -42,6 +43,7 @@ from embridge_shared.release import (
     GOLDEN,
     PROTOTYPES,
     SUFFIX,
+    WEARER,
     Gesture,
     Golden,
     Lineage,
@@ -51,31 +53,11 @@ from embridge_shared.release import (
     write_bundle,
 )
 from embridge_shared.scoring import PrototypeScorer
-from embridge_shared.session import Purpose
 
 logger = logging.getLogger(__name__)
 
 _GOLDEN_WINDOWS = 8
 _TEMPLATE_CLIPS = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The data of a realignment.
-
-    Attributes:
-        train: Paired windows of the training participants, seen gestures.
-        validation: Of the validation participants, seen gestures; None without any.
-        unseen_poses: Pose windows of the unseen gestures by training participants; None when templates serve.
-        digest: sha256 over the sessions' content hashes.
-        sessions: Ids.
-    """
-
-    train: Windows
-    validation: Windows | None
-    unseen_poses: Windows | None
-    digest: str
-    sessions: tuple[str, ...]
 
 
 def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: ProgressCallback) -> Summary:
@@ -124,53 +106,6 @@ def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: Prog
     (out / SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(summary)))
     progress(Progress("export", 1, 1, 0.0))
     return summary
-
-
-def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallback) -> Snapshot:
-    """Pair and cut the sessions that training may use.
-
-    Raises:
-        DataError: There is no paired window of a training participant.
-    """
-    # The order of arrival must not decide what is drawn: the same recordings give the same release.
-    usable = sorted(
-        (s for s in catalogue.sessions() if _usable(s, config)),
-        key=lambda s: (s.session.participant.id, s.content_hash),
-    )
-    train_parts: list[Windows] = []
-    validation_parts: list[Windows] = []
-    unseen_parts: list[Windows] = []
-    for done, sealed in enumerate(usable, 1):
-        paired = pair(sealed, config.preprocess, config.pairing, hidden=config.unseen)
-        scale = wearer_scale(paired, config.preprocess, hidden=config.unseen)
-        seen = cut(paired, scale, config.preprocess, config.pairing, config.seen)
-        if seen is not None and seen.pose is not None:
-            (validation_parts if paired.participant in config.validation else train_parts).append(seen)
-        if config.unseen_from == "recordings" and paired.participant not in config.validation:
-            poses = cut(paired, scale, config.preprocess, config.pairing, config.unseen)
-            if poses is not None and poses.pose is not None:
-                unseen_parts.append(poses.without_emg())
-        progress(Progress("pairing", done, len(usable), 0.0))
-    if not train_parts:
-        raise DataError(
-            "no sealed training session holds EMG paired with pose of the gestures to learn",
-            reason=Reason.TOO_LITTLE_DATA,
-            hint='Record sessions of purpose "training" with a pose source, and let them be sealed.',
-        )
-    ids = tuple(str(s.id) for s in usable)
-    digest = hashlib.sha256("\n".join(sorted(s.content_hash for s in usable)).encode()).hexdigest()
-    return Snapshot(
-        train=concatenate(train_parts),
-        validation=concatenate(validation_parts) if validation_parts else None,
-        unseen_poses=concatenate(unseen_parts) if unseen_parts else None,
-        digest=digest,
-        sessions=ids,
-    )
-
-
-def _usable(sealed: SealedSession, config: Recipe) -> bool:
-    session = sealed.session
-    return session.purpose is Purpose.TRAINING and session.participant.id not in config.held_out
 
 
 def _renamed(progress: ProgressCallback, stage: str) -> ProgressCallback:
@@ -225,6 +160,7 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         PROTOTYPES: pack_array(index.vectors),
         GOLDEN: pack_golden(_golden(exported, index.scorer(config.k), sample, rng)),
         CARD: model_card(manifest).encode(),
+        **_wearer(snapshot, config, index.gestures),
     }
     path = out / f"{manifest.release}{SUFFIX}"
     digest = write_bundle(path, manifest, files)
@@ -234,13 +170,23 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         bundle=path.name,
         snapshot=snapshot.digest,
         sessions=snapshot.sessions,
-        participants=manifest.lineage.participants,
+        participants=tuple(sorted(snapshot.train.present("participants"))),
         windows=len(snapshot.train),
         head=choice.method,
         head_reason=choice.reason,
         metrics=metrics,
         history=head.history if isinstance(head, Trained) else {},
     )
+
+
+def _wearer(snapshot: Snapshot, config: Recipe, gestures: tuple[str, ...]) -> dict[str, bytes]:
+    """What the training participants say of a new wearer; nothing where they are too few."""
+    try:
+        prior = fit_wearer_prior(snapshot.train, _gallery(snapshot, config), gestures, unseen=config.unseen)
+    except DataError as error:
+        logger.warning("the release cannot be made a wearer's own: %s", error)
+        return {}
+    return {WEARER: prior.pack()}
 
 
 def _manifest(
@@ -273,7 +219,7 @@ def _manifest(
         lineage=Lineage(
             snapshot=snapshot.digest,
             sessions=snapshot.sessions,
-            participants=participants,
+            participants=tuple(sorted(lineage_code(p, snapshot.digest) for p in participants)),
             seed=config.seed,
             config=config.digest(),
         ),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, Literal
 
 import msgspec
 
 from embridge_shared.preprocess import PoseConfig, PreprocessConfig, config_hash
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +40,7 @@ class Lineage(_Part, frozen=True, kw_only=True):
     Attributes:
         snapshot: Hash of the data snapshot.
         sessions: Ids of the sessions in it.
-        participants: Ids of the participants in it.
+        participants: Codes of the participants in it, see `lineage_code`: a release is handed on, names are not.
         seed: Seed of the training.
         config: Hash of the training's configuration.
     """
@@ -49,6 +50,16 @@ class Lineage(_Part, frozen=True, kw_only=True):
     participants: tuple[str, ...] = ()
     seed: int = 0
     config: str = ""
+
+
+def lineage_code(participant: str, snapshot: str) -> str:
+    """What a release made of the data `snapshot` calls a participant; slow to guess a name from."""
+    return hashlib.scrypt(participant.encode(), salt=snapshot.encode(), n=1 << 12, r=8, p=1, dklen=8).hex()
+
+
+def in_lineage(lineage: Lineage, participant: str) -> bool:
+    """Whether a release was made of a participant's data."""
+    return bool({participant, lineage_code(participant, lineage.snapshot)} & set(lineage.participants))
 
 
 class Tolerances(_Part, frozen=True, kw_only=True):

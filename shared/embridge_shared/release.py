@@ -8,6 +8,9 @@ A bundle (`.embridge`) is a canonical archive (`embridge_shared.archive`) of
     prototypes.npy     float32 (P, d), L2-normalised
     golden.npz         windows (K, T, C), queries (K, M, d), scores (K, G), float32: what the encoder must answer
     card.md            the model card
+    wearer.prior       what training participants say of a new wearer, where there is one (`embridge_shared.wearer`)
+    pose.onnx          postures float32 (B, Tp, J), rad -> L2-normalised (B, d), where gestures can be added by pose
+    stream.onnx        the encoder a patch at a time, where it can run so
 
 Its digest is the sha256 of the file. Nothing in it is ever unpickled.
 """
@@ -15,9 +18,8 @@ Its digest is the sha256 of the file. Nothing in it is ever unpickled.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,9 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_shared import archive
-from embridge_shared.errors import DataError, EmbridgeError, ModelError, Reason
+from embridge_shared.arrays import pack_array, unpack_array
+from embridge_shared.errors import EmbridgeError, ModelError, Reason
 from embridge_shared.manifest import SCHEMA, FileEntry, Gesture, Lineage, Manifest, Tolerances
 from embridge_shared.scoring import PrototypeScorer
+from embridge_shared.wearer import WearerPrior
 
 SUFFIX: Final = ".embridge"
 MANIFEST: Final = "manifest.json"
@@ -38,7 +42,11 @@ ENCODER_INT8: Final = "encoder.int8.onnx"
 PROTOTYPES: Final = "prototypes.npy"
 GOLDEN: Final = "golden.npz"
 CARD: Final = "card.md"
+WEARER: Final = "wearer.prior"
+POSE: Final = "pose.onnx"
+STREAM: Final = "stream.onnx"
 FILES: Final = (ENCODER, ENCODER_INT8, PROTOTYPES, GOLDEN, CARD)
+OPTIONAL: Final = (WEARER, POSE, STREAM)
 
 _NAME: Final = re.compile(r"[a-z0-9](-?[a-z0-9]){0,47}")
 _UNIT: Final = 1e-3  # a normalised row's norm may differ from 1 by so much
@@ -50,9 +58,13 @@ __all__ = [
     "FILES",
     "GOLDEN",
     "MANIFEST",
+    "OPTIONAL",
+    "POSE",
     "PROTOTYPES",
     "SCHEMA",
+    "STREAM",
     "SUFFIX",
+    "WEARER",
     "Bundle",
     "FileEntry",
     "Gesture",
@@ -101,12 +113,18 @@ class Bundle:
         """The release's scoring rule over its prototypes."""
         return PrototypeScorer(self.prototypes, np.array(self.manifest.rows, np.int64), k=self.manifest.k)
 
+    def wearer_prior(self) -> WearerPrior | None:
+        """What training participants say of a new wearer; None where the release says nothing.
 
-def pack_array(array: NDArray[np.float32]) -> bytes:
-    """A float32 array as .npy."""
-    out = io.BytesIO()
-    np.lib.format.write_array(out, np.ascontiguousarray(array, "<f4"), version=(1, 0), allow_pickle=False)
-    return out.getvalue()
+        Raises:
+            ModelError: MALFORMED, or INCOMPATIBLE with the release's own channels and gestures.
+        """
+        if WEARER not in self.files:
+            return None
+        prior = WearerPrior.unpack(self.files[WEARER])
+        if prior.channels != self.manifest.channels or prior.gestures != tuple(g.label for g in self.manifest.gestures):
+            raise _refused("its prior of wearers is of other gestures or channels", Reason.INCOMPATIBLE)
+        return prior
 
 
 def pack_golden(golden: Golden) -> bytes:
@@ -121,7 +139,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
     Args:
         path: Where.
         manifest: What it is; its `files` are filled in.
-        files: Contents of every name in `FILES`.
+        files: Contents of every name in `FILES`, and of any in `OPTIONAL`.
 
     Returns:
         The bundle's digest.
@@ -188,15 +206,21 @@ def _sha256(data: bytes) -> str:
 
 
 def _pack(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
-    missing, extra = set(FILES) - set(files), set(files) - set(FILES)
+    missing, extra = set(FILES) - set(files), set(files) - {*FILES, *OPTIONAL}
     if missing or extra:
         raise _refused(f"missing files {sorted(missing)}, unknown files {sorted(extra)}")
     encoded = msgspec.json.encode(manifest, order="deterministic")
-    return archive.pack({MANIFEST: encoded, **{name: files[name] for name in FILES}})
+    return archive.pack({MANIFEST: encoded, **{name: files[name] for name in _names(files)}})
+
+
+def _names(files: Iterable[str]) -> tuple[str, ...]:
+    """The files of a bundle in their order."""
+    held = set(files)
+    return (*FILES, *(name for name in OPTIONAL if name in held))
 
 
 def _manifest(members: Mapping[str, bytes]) -> Manifest:
-    if tuple(members) != (MANIFEST, *FILES):
+    if tuple(members) != (MANIFEST, *_names(members)):
         raise _refused(f"it holds {sorted(members)}")
     try:
         head = msgspec.json.decode(members[MANIFEST], type=_Head)
@@ -237,23 +261,23 @@ def _check(m: Manifest) -> None:
 
 
 def _verified(manifest: Manifest, members: Mapping[str, bytes]) -> dict[str, bytes]:
-    files = {name: members[name] for name in FILES}
+    files = {name: members[name] for name in _names(members)}
     found = {name: FileEntry(sha256=_sha256(data), size=len(data)) for name, data in files.items()}
     if found != manifest.files:
-        wrong = [name for name in FILES if manifest.files.get(name) != found[name]]
+        wrong = [name for name in files if manifest.files.get(name) != found[name]]
         raise _refused(f"{', '.join(wrong) or 'its list of files'} does not match", Reason.HASH_MISMATCH)
     return files
 
 
 def _arrays(m: Manifest, files: Mapping[str, bytes]) -> tuple[NDArray[np.float32], Golden]:
-    prototypes = _array(files[PROTOTYPES], (len(m.rows), m.dim))
+    prototypes = _floats(files[PROTOTYPES], (len(m.rows), m.dim))
     golden = archive.unpack(files[GOLDEN])
     if tuple(golden) != ("windows.npy", "queries.npy", "scores.npy"):
         raise _refused(f"golden answers hold {sorted(golden)}")
     answers = Golden(
-        _array(golden["windows.npy"], (-1, m.window, m.channels)),
-        _array(golden["queries.npy"], (-1, m.queries, m.dim)),
-        _array(golden["scores.npy"], (-1, len(m.gestures))),
+        _floats(golden["windows.npy"], (-1, m.window, m.channels)),
+        _floats(golden["queries.npy"], (-1, m.queries, m.dim)),
+        _floats(golden["scores.npy"], (-1, len(m.gestures))),
     )
     if not 1 <= len(answers.windows) == len(answers.queries) == len(answers.scores):
         raise _refused("golden answers do not match their windows")
@@ -263,20 +287,5 @@ def _arrays(m: Manifest, files: Mapping[str, bytes]) -> tuple[NDArray[np.float32
     return prototypes, answers
 
 
-def _array(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Parse .npy without allocating what its header claims."""
-    stream = io.BytesIO(data)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise ValueError("not version 1.0")
-        found, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise _refused(f"an array: {error}") from error
-    body = data[stream.tell() :]
-    fits = len(found) == len(shape) and all(n in (-1, f) for n, f in zip(shape, found, strict=True))
-    if fortran or dtype != np.dtype("<f4") or not fits or len(body) != 4 * int(np.prod(found, dtype=object)):
-        raise DataError(f"an array {found} of {dtype} where {shape} is due", reason=Reason.WRONG_SHAPE)
-    array = np.frombuffer(body, "<f4").reshape(found)
-    if not np.isfinite(array).all():
-        raise _refused("an array that is not finite")
-    return array
+def _floats(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.asarray(unpack_array(data, shape), np.float32)

@@ -23,6 +23,7 @@ from embridge_shared.release import (
     GOLDEN,
     MANIFEST,
     PROTOTYPES,
+    SCHEMA,
     Golden,
     Manifest,
     pack_array,
@@ -113,7 +114,7 @@ def test_a_swapped_file_is_refused(bundle_bytes):
 
 
 def test_another_format_or_an_unknown_field_is_refused(bundle_bytes):
-    assert refused(repack(bundle_bytes, manifest={"schema": 2})) is Reason.INCOMPATIBLE
+    assert refused(repack(bundle_bytes, manifest={"schema": SCHEMA + 1})) is Reason.INCOMPATIBLE
     assert refused(repack(bundle_bytes, manifest={"trust_me": True})) is Reason.MALFORMED
     assert refused(repack(bundle_bytes, manifest={"version": "1"})) is Reason.MALFORMED
     assert refused(repack(bundle_bytes, manifest__json=b"[" * 10_000)) is Reason.MALFORMED

@@ -17,7 +17,10 @@ from embridge_cloud.learn import leakage
 from embridge_cloud.learn.closed_graph import ClosedGraph
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows
-from embridge_cloud.learn.levels import (
+from embridge_cloud.learn.trained import Lineage
+from embridge_shared.errors import DataError, LeakageError, Reason
+from embridge_shared.hand import N_JOINTS, REST
+from embridge_shared.wearer.levels import (
     Array,
     Moments,
     View,
@@ -30,9 +33,6 @@ from embridge_cloud.learn.levels import (
     unit,
     view_of,
 )
-from embridge_cloud.learn.trained import Lineage
-from embridge_shared.errors import DataError, LeakageError, Reason
-from embridge_shared.hand import N_JOINTS, REST
 
 
 @dataclass(frozen=True, slots=True)

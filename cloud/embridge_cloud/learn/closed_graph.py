@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from embridge_cloud.learn.levels import SEGMENTS, TOKENS, View
 from embridge_shared.errors import DataError, Reason
+from embridge_shared.wearer.levels import SEGMENTS, TOKENS, View
 
 # keeps the slope of the root finite where a level is 0, and is far below any level
 _TINY = 1e-12

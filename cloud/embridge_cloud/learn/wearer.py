@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from embridge_cloud.learn.config import LearnConfig, WearerConfig
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.evaluate import mean_query
-from embridge_cloud.learn.levels import power, shrunk
 from embridge_cloud.learn.trained import Lineage
 from embridge_cloud.learn.zeroshot import Embedder
 from embridge_shared.errors import DataError, Reason
+from embridge_shared.wearer.levels import power, shrunk
 
 Array = NDArray[np.float32]
 _MIN_WINDOWS = 8

@@ -1,0 +1,80 @@
+"""The data of a realignment: sealed sessions paired, cut and parted into training, validation and unseen poses."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from embridge_cloud.learn.data import Windows, concatenate
+from embridge_cloud.learn.optim import Progress, ProgressCallback
+from embridge_cloud.pairing import cut, pair, wearer_scale
+from embridge_cloud.recipe import Recipe
+from embridge_cloud.store.sealed import Catalogue, SealedSession
+from embridge_shared.errors import DataError, Reason
+from embridge_shared.session import Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The data of a realignment.
+
+    Attributes:
+        train: Paired windows of the training participants, seen gestures.
+        validation: Of the validation participants, seen gestures; None without any.
+        unseen_poses: Pose windows of the unseen gestures by training participants; None when templates serve.
+        digest: sha256 over the sessions' content hashes.
+        sessions: Ids.
+    """
+
+    train: Windows
+    validation: Windows | None
+    unseen_poses: Windows | None
+    digest: str
+    sessions: tuple[str, ...]
+
+
+def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallback) -> Snapshot:
+    """Pair and cut the sessions that training may use.
+
+    Raises:
+        DataError: There is no paired window of a training participant.
+    """
+    # The order of arrival must not decide what is drawn: the same recordings give the same release.
+    usable = sorted(
+        (s for s in catalogue.sessions() if _usable(s, config)),
+        key=lambda s: (s.session.participant.id, s.content_hash),
+    )
+    train_parts: list[Windows] = []
+    validation_parts: list[Windows] = []
+    unseen_parts: list[Windows] = []
+    for done, sealed in enumerate(usable, 1):
+        paired = pair(sealed, config.preprocess, config.pairing, hidden=config.unseen)
+        scale = wearer_scale(paired, config.preprocess, hidden=config.unseen)
+        seen = cut(paired, scale, config.preprocess, config.pairing, config.seen)
+        if seen is not None and seen.pose is not None:
+            (validation_parts if paired.participant in config.validation else train_parts).append(seen)
+        if config.unseen_from == "recordings" and paired.participant not in config.validation:
+            poses = cut(paired, scale, config.preprocess, config.pairing, config.unseen)
+            if poses is not None and poses.pose is not None:
+                unseen_parts.append(poses.without_emg())
+        progress(Progress("pairing", done, len(usable), 0.0))
+    if not train_parts:
+        raise DataError(
+            "no sealed training session holds EMG paired with pose of the gestures to learn",
+            reason=Reason.TOO_LITTLE_DATA,
+            hint='Record sessions of purpose "training" with a pose source, and let them be sealed.',
+        )
+    ids = tuple(str(s.id) for s in usable)
+    digest = hashlib.sha256("\n".join(sorted(s.content_hash for s in usable)).encode()).hexdigest()
+    return Snapshot(
+        train=concatenate(train_parts),
+        validation=concatenate(validation_parts) if validation_parts else None,
+        unseen_poses=concatenate(unseen_parts) if unseen_parts else None,
+        digest=digest,
+        sessions=ids,
+    )
+
+
+def _usable(sealed: SealedSession, config: Recipe) -> bool:
+    session = sealed.session
+    return session.purpose is Purpose.TRAINING and session.participant.id not in config.held_out
