@@ -81,9 +81,10 @@ class Consents:
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     participants: dict[str, Consent]
+    required: bool = False
 
 
-def read_consents(sealed: Path, *, required: bool = False) -> Consents:
+def read_consents(sealed: Path) -> Consents:
     """The consents beside a folder of sealed sessions.
 
     Raises:
@@ -91,16 +92,17 @@ def read_consents(sealed: Path, *, required: bool = False) -> Consents:
     """
     path = sealed / FILE
     try:
-        return Consents(msgspec.json.decode(path.read_bytes(), type=_File).participants, required=required)
+        found = msgspec.json.decode(path.read_bytes(), type=_File)
+        return Consents(found.participants, required=found.required)
     except FileNotFoundError:
-        return Consents({}, required=required)
+        return Consents({})
     except (msgspec.DecodeError, DataError) as error:
         raise DataError(
             f"{path} is damaged: {error}.", reason=Reason.MALFORMED, hint="Start the cloud process: it writes it anew."
         ) from error
 
 
-def write_consents(sealed: Path, given: Mapping[str, Consent]) -> None:
+def write_consents(sealed: Path, given: Mapping[str, Consent], *, required: bool = False) -> None:
     """Write the consents beside a folder of sealed sessions, atomically."""
-    body = msgspec.json.format(msgspec.json.encode(_File(dict(sorted(given.items())))))
+    body = msgspec.json.format(msgspec.json.encode(_File(dict(sorted(given.items())), required)))
     write_atomically(sealed / FILE, body, mode=0o600)

@@ -12,9 +12,11 @@ from uuid import UUID
 
 import duckdb
 
+from embridge_cloud.store import rewrite
 from embridge_cloud.store.columns import insert, write_batch
 from embridge_cloud.store.custody import Room, reconcile
 from embridge_cloud.store.failures import NotSealableError, StoreError, disk_full, translate, unopenable
+from embridge_cloud.store.gate import Gate
 from embridge_cloud.store.ledger import Ledger
 from embridge_cloud.store.manifest import Manifest
 from embridge_cloud.store.ranges import CommittedRanges
@@ -59,7 +61,8 @@ class HotStore:
         self._root: duckdb.DuckDBPyConnection | None = None
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._quarantine_bytes = 0
-        self.read = Reader(self._cursor)
+        self._gate = Gate()
+        self.read = Reader(self._cursor, self._gate)
 
     def open(self) -> HotStore:
         """Open the file, creating and migrating it as needed.
@@ -126,6 +129,26 @@ class HotStore:
         """
         with self._lock, _Transaction(self._connection()) as connection:
             yield connection
+
+    def rewrite(self) -> None:
+        """Write the file anew without what was deleted from it; reads and writes wait meanwhile.
+
+        Whatever happens, the old file or the new one is in place, whole.
+
+        Raises:
+            StoreError: The database refused; nothing changed, but the old pages are still there.
+        """
+        with self._lock, self._gate.alone():
+            rewrite.clear(self.path)
+            try:
+                rewrite.copy(self._connection(), rewrite.fresh_path(self.path))
+                self.close()
+                rewrite.swap(self.path)
+            except duckdb.Error as error:
+                raise translate(error) from error
+            finally:
+                if self._root is None:
+                    self.open()
 
     def commit(self, batch: Batch) -> None:
         """Write a batch in one transaction; writing it again changes nothing.

@@ -62,11 +62,13 @@ class People:
     Args:
         store: The open store.
         sealed: Folder of the sealed sessions, for `consents.json`; without it none is written.
+        required: Whether somebody who is not on record agreed to nothing.
     """
 
-    def __init__(self, store: HotStore, sealed: Path | None = None) -> None:
+    def __init__(self, store: HotStore, sealed: Path | None = None, *, required: bool = False) -> None:
         self._store = store
         self._sealed = sealed
+        self._required = required
         self._audit = AuditLog(store)
 
     def add(self, participant: str, *, version: str, scopes: Sequence[Scope], actor: str, wall_ns: int) -> Person:
@@ -128,7 +130,8 @@ class People:
     def publish(self) -> None:
         """Write `consents.json` beside the sealed sessions."""
         if self._sealed is not None:
-            write_consents(self._sealed, {p.id: p.consent for p in self.list() if p.consent is not None})
+            given = {p.id: p.consent for p in self.list() if p.consent is not None}
+            write_consents(self._sealed, given, required=self._required)
 
     def _one(self, participant: str) -> Person | None:
         rows = self._store.read.rows(_LIST, [participant])

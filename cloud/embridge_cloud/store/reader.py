@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,6 +13,7 @@ import msgspec
 
 from embridge_cloud.store.columns import table
 from embridge_cloud.store.failures import translate
+from embridge_cloud.store.gate import Gate
 from embridge_cloud.store.ranges import CommittedRanges
 from embridge_cloud.store.rows import QuarantineRow, StoredSession
 from embridge_shared.errors import Reason
@@ -47,18 +48,24 @@ class Reader:
 
     Args:
         cursor: Makes a connection to the attached file.
+        gate: Closed while the file is written anew.
     """
 
-    def __init__(self, cursor: Callable[[], duckdb.DuckDBPyConnection]) -> None:
+    def __init__(self, cursor: Callable[[], duckdb.DuckDBPyConnection], gate: Gate | None = None) -> None:
         self._cursor = cursor
+        self._gate = gate or Gate()
 
     @contextmanager
     def _query(self) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            with self._cursor() as cursor:
+            with self._gate.shared(), self._cursor() as cursor:
                 yield cursor
         except duckdb.Error as error:
             raise translate(error) from error
+
+    def snapshot(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """A connection of its own, for what reads much at once; nothing is written through it."""
+        return self._query()
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
