@@ -14,6 +14,7 @@ from embridge_edge.decode.calibration import calibrate, load_calibration, save_c
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.digest import Digest, write_digest
+from embridge_edge.identity import Credentials
 from embridge_edge.live import LiveDecoding
 from embridge_edge.lock import only_agent
 from embridge_edge.plan import Plan, QualityGate, SessionPlan
@@ -74,6 +75,7 @@ class Agent:
         self._disk = DiskLevel.OK
         self._recorder: Recorder | None = None
         self._take: Take | None = None
+        self._credentials = Credentials(settings)
         self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed)
         self._vigil = Vigil(
             notifier or Notifier(), self._courier, clock, chunk_s=edge.chunk_s, status=self._in_a_few_words
@@ -288,6 +290,7 @@ class Agent:
             quality=self._recorder.quality() if self._recorder is not None else (),
             disk=disk_level(self._courier.spool.room, self._edge.reserve_bytes),
             disk_free=self._courier.spool.room,
+            certificate_ends_ns=self._credentials.watch(self._clock.wall_ns()),
             t_ns=self._clock.wall_ns(),
         )
 

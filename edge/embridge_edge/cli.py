@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embridge_edge import provision_cli
 from embridge_shared.errors import ExitCode
 
 if TYPE_CHECKING:
     from embridge_edge.agent import Agent
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run and inspect an edge agent.")
+app.command()(provision_cli.install)
+app.command()(provision_cli.check)
 
 
 @app.command()

@@ -30,3 +30,16 @@ def only_agent(state_dir: Path) -> Iterator[None]:
                 hint="Stop that one, or give this one a state directory and a name of its own.",
             ) from None
         yield
+
+
+def is_running(state_dir: Path) -> bool:
+    """Whether an agent runs in a state directory."""
+    path = state_dir / FILE
+    if not path.is_file():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

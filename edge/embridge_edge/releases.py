@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NoReturn
@@ -115,7 +116,9 @@ class ReleaseKeeper:
 
     async def _update(self, root: bytes, desired: Desired) -> None:
         self._tell("downloading")
-        updater = Updater(self._settings.state_dir, root, desired.url, int8=self._settings.int8)
+        authority = self._settings.update_ca_file
+        tls = ssl.create_default_context(cafile=authority) if authority is not None else None
+        updater = Updater(self._settings.state_dir, root, desired.url, int8=self._settings.int8, tls=tls)
         fetched = await asyncio.to_thread(updater.fetch, desired.release)
         async with self._lock:
             await asyncio.to_thread(updater.activate, fetched)

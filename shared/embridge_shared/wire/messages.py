@@ -171,6 +171,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
         disk: How much room its spool has: "ok", "low", or "full", when nothing is recorded.
         disk_free: Bytes the spool could still write.
         orders: Ids of the orders it has carried out, the latest last.
+        certificate_ends_ns: Unix time its certificate towards the broker ends, ns; 0 without one.
         t_ns: Unix time of this message, ns.
         schema: Version of this message.
     """
@@ -188,6 +189,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
     quality: tuple[StreamQuality, ...] = ()
     disk: DiskLevel = DiskLevel.OK
     disk_free: int = 0
+    certificate_ends_ns: int = 0
     t_ns: int = 0
     schema: int = SCHEMA
 
