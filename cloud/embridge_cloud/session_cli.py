@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embridge_cloud.store.manifest import StreamEntry
     from embridge_cloud.store.sealed import Catalogue, SealedSession
     from embridge_shared.quality import Summary
+    from embridge_shared.session import BandChanged
 
 app = typer.Typer(no_args_is_help=True, help="Sealed sessions.", rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -44,7 +45,7 @@ def list_sessions(directory: Folder = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> None:
-    """Show one session: its streams, gaps and repetitions."""
+    """Show one session: its streams, gaps, repetitions, and what its bands went through."""
     import msgspec
 
     found = _pick(_catalogue(directory), session)
@@ -53,6 +54,7 @@ def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> N
         "manifest": msgspec.to_builtins(found.manifest),
         "cues": msgspec.to_builtins(found.cues()),
         "repetitions": msgspec.to_builtins(found.repetitions()),
+        "bands": msgspec.to_builtins(found.bands()),
     }
     if as_json:
         typer.echo(json.dumps(body))
@@ -66,6 +68,8 @@ def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> N
             f"stream      {entry.name}: {spec.n_channels} × {spec.rate_hz:g} Hz {spec.dtype.value}, "
             f"{entry.rows} samples, {_lost(entry)}, {entry.bytes} bytes"
         )
+    for change in found.bands():
+        typer.echo(_changed(found, change))
     for rep in found.repetitions():
         note = f" ({rep.reason})" if rep.reason else ""
         seconds = (rep.start_ns - found.session.started_ns) * 1e-9
@@ -78,6 +82,15 @@ def _lost(entry: StreamEntry) -> str:
         return lost
     estimated = sum(b - a for a, b in entry.inferred)
     return f"{lost}, {estimated} of them in {len(entry.inferred)} gaps whose length is an estimate by time"
+
+
+def _changed(found: SealedSession, change: BandChanged) -> str:
+    band = change.band
+    why = f": {band.reason}" if band.reason else ""
+    action = f". {band.action}" if band.action else ""
+    return (
+        f"band        {(change.t_ns - found.session.started_ns) * 1e-9:8.2f} s  {band.stream} {band.phase}{why}{action}"
+    )
 
 
 @app.command()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from embridge_edge.live import LiveDecoding
 from embridge_edge.quality import QualityWatch
 from embridge_shared.quality import ChannelSummary, Grade
+from embridge_shared.session import BandChanged
 
 
 class StreamDigest(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,7 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     streams: tuple[StreamDigest, ...]
     decode: DecodeDigest | None = None
     quality: tuple[QualityDigest, ...] = ()
+    bands: tuple[BandChanged, ...] = ()
     wall_s: float = 0.0
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from embridge_edge import wall
+from embridge_edge.band_log import BandLog
 from embridge_edge.capture import Chunker
 from embridge_edge.courier import Courier
 from embridge_edge.digest import Digest, StreamDigest, decode_digest, quality_digest
@@ -153,6 +154,7 @@ class Recorder:
         self._watches = {i: QualityWatch(take.sources[i].spec, i, first=begun.until(i), clock=clock) for i in emg}
         if live is not None:
             live.begin(begun.session, len(sources), begun.until(len(sources)))
+        self._bands = BandLog(begun.session, take, self._write)
         self._out = self._republished() if lsl_out else None
 
     def _republished(self) -> LslOut:
@@ -179,20 +181,24 @@ class Recorder:
         began_ns = self._clock.monotonic_ns()
         self._spooled()
         await self._write([Marker(text=note, t_ns=self._clock.wall_ns()) for note in self._notes])
-        # A replay has no wall clock.
-        reading = None if self._take.name else asyncio.create_task(wall.keep_reading(self._clock, self._write))
+        tasks: list[asyncio.Task[None]] = []
+        # A replay has no wall clock, and no device.
+        if not self._take.name:
+            tasks.append(asyncio.create_task(wall.keep_reading(self._clock, self._write), name="wall"))
+            tasks.append(asyncio.create_task(self._bands.follow(self._clock), name="bands"))
         try:
             reason = await self._record()
         except asyncio.CancelledError:
             # What came so far is kept; the session stays open and goes on when the agent is back.
             for chunker in self._chunkers:
                 await self._keep(chunker.flush())
+            await self._bands.note()
             raise
         finally:
-            if reading is not None:
-                reading.cancel()
-                # When it could not write, neither could what ends the session.
-                await asyncio.gather(reading, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            # When they could not write, neither could what ends the session.
+            await asyncio.gather(*tasks, return_exceptions=True)
         return await self._finish(reason, (self._clock.monotonic_ns() - began_ns) * 1e-9)
 
     async def _record(self) -> str:
@@ -286,6 +292,7 @@ class Recorder:
         return item
 
     async def _finish(self, reason: str, wall_s: float) -> Digest:
+        await self._bands.note()
         for chunker in self._chunkers:
             await self._keep(chunker.flush())
         totals = [c.until for c in self._chunkers]
@@ -315,6 +322,7 @@ class Recorder:
             ),
             decode=decode_digest(self._live),
             quality=tuple(quality_digest(w) for w in self._watches.values()),
+            bands=tuple(self._bands.seen),
             wall_s=wall_s,
         )
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from embridge_shared.session import BandState
 from embridge_shared.signal import StreamSpec
-from embridge_shared.wire.messages import BandState
+
+_CHANGES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,21 @@ class Packet:
     samples: NDArray[Any]
     host_ns: int
     inferred: bool = False
+
+
+class Changes:
+    """States that a device entered, until they are asked for; of ever so many the last are kept. Any thread may add."""
+
+    def __init__(self) -> None:
+        self._entered: deque[tuple[int, BandState]] = deque(maxlen=_CHANGES)
+
+    def add(self, host_ns: int, state: BandState) -> None:
+        """Note that a state was entered at `host_ns` of the monotonic clock."""
+        self._entered.append((host_ns, state))
+
+    def take(self) -> list[tuple[int, BandState]]:
+        """What was added since the last call, in order."""
+        return [self._entered.popleft() for _ in range(len(self._entered))]
 
 
 class Source(ABC):
@@ -85,6 +103,10 @@ class Source(ABC):
     def state(self) -> BandState | None:
         """What is known of the device; None where there is none."""
         return None
+
+    def changes(self) -> list[tuple[int, BandState]]:
+        """States the device entered since the last call, each with the host's monotonic time, ns; in order."""
+        return []
 
     def watch(self, changed: Callable[[], object]) -> None:  # noqa: B027
         """Call `changed`, from any thread, when what is known of the device changes."""

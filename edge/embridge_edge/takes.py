@@ -22,9 +22,8 @@ from embridge_edge.source import Packet, Source
 from embridge_shared import gestures as vocabulary
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError
-from embridge_shared.session import CueShown, Repetition
+from embridge_shared.session import BandState, CueShown, Repetition
 from embridge_shared.signal import Modality, StreamSpec
-from embridge_shared.wire.messages import BandState
 
 _FAST_PACKET_S = 0.5
 _PACKET_S = 0.02
@@ -71,6 +70,10 @@ class Take:
     def states(self) -> tuple[BandState, ...]:
         """What is known of its devices."""
         return tuple(state for s in self.sources if (state := s.state()) is not None)
+
+    def changes(self) -> list[tuple[int, BandState]]:
+        """States its devices entered since the last call, each with the host's monotonic time, ns; in order."""
+        return sorted((c for s in self.sources for c in s.changes()), key=lambda c: c[0])
 
     def watch(self, changed: Callable[[], object]) -> None:
         """Call `changed`, from any thread, when what is known of a device changes."""
@@ -130,6 +133,10 @@ class Tap(Source):
     def state(self) -> BandState | None:
         """What is known of the source's device."""
         return self._source.state()
+
+    def changes(self) -> list[tuple[int, BandState]]:
+        """States the source's device entered."""
+        return self._source.changes()
 
     def watch(self, changed: Callable[[], object]) -> None:
         """Watch the source's device."""

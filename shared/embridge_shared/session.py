@@ -154,6 +154,56 @@ class ClockRead(_Record, frozen=True, kw_only=True, tag="clock"):
     host_ns: int
 
 
+class BandState(_Record, frozen=True, kw_only=True):
+    """A wristband as the edge that holds it sees it.
+
+    Attributes:
+        stream: Name of its EMG stream.
+        kind: Its driver, as in "myo".
+        address: Where it was found, or empty.
+        phase: Where the link stands: "scanning", "streaming", "reconnecting", "lost", …
+        reason: Why.
+        action: What to do next, or empty.
+        battery: Charge, percent.
+        rssi_dbm: Strength of the signal received.
+        mtu: ATT MTU, bytes.
+        interval_ms: Connection interval.
+        phy: "1M", "2M" or "coded".
+        received: Samples that came.
+        lost: Samples that did not.
+        garbage: Packets that made no sense.
+        connects: Connections so far.
+    """
+
+    stream: str
+    kind: str
+    address: str = ""
+    phase: str = ""
+    reason: str = ""
+    action: str = ""
+    battery: int | None = None
+    rssi_dbm: int | None = None
+    mtu: int | None = None
+    interval_ms: float | None = None
+    phy: str | None = None
+    received: int = 0
+    lost: int = 0
+    garbage: int = 0
+    connects: int = 0
+
+
+class BandChanged(_Record, frozen=True, kw_only=True, tag="band"):
+    """A device entered another state: it was connected, streams, fell silent, was lost, came back.
+
+    Attributes:
+        t_ns: Unix time, ns; before the session's start for what led to it.
+        band: What was known of it then.
+    """
+
+    t_ns: int
+    band: BandState
+
+
 class QualityFinding(_Record, frozen=True, kw_only=True):
     """Why a channel is not good.
 
@@ -204,4 +254,4 @@ class SessionClosed(_Record, frozen=True, kw_only=True, tag="session_closed"):
     reason: str = "complete"
 
 
-Event = SessionOpened | CueShown | Repetition | Marker | ClockRead | QualitySeen | SessionClosed
+Event = SessionOpened | CueShown | Repetition | Marker | ClockRead | BandChanged | QualitySeen | SessionClosed

@@ -12,6 +12,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -28,16 +29,19 @@ from embridge_edge.bands.open import OpenDriver
 from embridge_edge.bands.protocol import myo, open_profile
 from embridge_edge.bands.protocol import uart as uart_profile
 from embridge_edge.bands.uart import UartDriver
+from embridge_edge.ble.faults import DROPPED, NOT_SEEN
 from embridge_edge.ble.status import Phase, Policy
 from embridge_edge.ble.thread import Radios
 from embridge_edge.plan import Plan, SessionPlan
-from embridge_edge.spool import Spool
+from embridge_edge.spool import EVENTS, Spool
 from embridge_edge.virtual import myo as virtual_myo
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import DeviceError, OperatorError, Reason
+from embridge_shared.session import BandChanged, Session
 from embridge_shared.settings import EdgeSettings, MqttSettings, Settings
 from embridge_shared.signal import Chunk
 from embridge_shared.wire import codec
+from embridge_shared.wire.messages import EventMessage, unpack
 from support.bands import GanglionBand, NpgBand, Ramp, RigThread, UartBand, misplaced, ramp
 
 ROOT = Path(__file__).parents[2]
@@ -394,6 +398,22 @@ def chunks(folder):
     return found
 
 
+def changes(folder):
+    """What a spool says the bands went through."""
+    spool = Spool(folder / "spool.db", 1 << 30)
+    messages = [unpack(i.payload, EventMessage) for i in spool.pending(0, 10_000) if i.stream == EVENTS]
+    spool.close()
+    return [m.event for m in sorted(messages, key=lambda m: m.seq) if isinstance(m.event, BandChanged)]
+
+
+def begun(folder):
+    """The session in a spool."""
+    spool = Spool(folder / "spool.db", 1 << 30)
+    (known,) = spool.sessions()
+    spool.close()
+    return msgspec.msgpack.decode(known.description, type=Session)
+
+
 def served(rig):
     return f"tcp-client:127.0.0.1:{rig.do(rig.rig.serve())}"
 
@@ -420,6 +440,46 @@ async def test_a_recording_survives_a_dropped_link_with_its_gap(rig, tmp_path):
     for chunk in stored:
         np.testing.assert_array_equal(chunk.samples, ramp(np.arange(chunk.first, chunk.end) + before, 16))
     assert all(b.first == a.end + b.gap_before for a, b in pairwise(stored))
+    assert not any(c.gap_inferred for c in stored)
+    told = [(e.band.phase, e.band.connects) for e in changes(tmp_path)]
+    went = ["scanning", "connecting", "subscribing", "streaming"]
+    assert told == list(zip([*went, "reconnecting", *went, "stopped"], [0, 0, 1, 1, 1, 1, 1, 2, 2, 2], strict=True))
+    assert digest.bands == tuple(changes(tmp_path))
+    lost, *_, back, _ = digest.bands[4:]
+    assert lost.band.reason.startswith("the link dropped")
+    assert lost.band.action == DROPPED.action
+    # The gap lies where the band was gone.
+    first_s = next(c.first - c.gap_before for c in stored if c.gap_before) / 2000
+    started_ns = begun(tmp_path).started_ns
+    assert (lost.t_ns - started_ns) * 1e-9 == pytest.approx(first_s, abs=0.15)
+    assert (back.t_ns - started_ns) * 1e-9 == pytest.approx(first_s + emg.lost / 2000, abs=0.15)
+
+
+async def test_a_band_that_is_lost_for_good_ends_the_session_in_a_named_state(rig, tmp_path, monkeypatch):
+    patience = functools.partialmethod(Policy.__init__, give_up_s=0.6, scan_s=0.3, backoff_s=(0.05, 0.1))
+    monkeypatch.setattr(Policy, "__init__", patience)
+    virtual = rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8))
+    plan = session(band_plan.MyoSource(adapter=served(rig)))
+    recording = asyncio.create_task(solo.record(plan, settings(tmp_path), clock=SystemClock()))
+    await until(lambda: virtual.tally.samples > 200)
+    rig.do(virtual.stop())
+    digest = await recording
+    assert digest.reason.startswith("device lost: Virtual Myo: lost, the band does not advertise")
+    last = digest.bands[-1].band
+    assert (last.phase, last.action) == ("lost", NOT_SEEN.action)
+    assert digest.bands == tuple(changes(tmp_path))
+    assert sum(c.n for c in chunks(tmp_path)) == digest.streams[0].samples > 100
+
+
+async def test_a_gap_of_a_band_without_a_counter_is_stored_as_an_estimate(rig, tmp_path):
+    virtual = rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8))
+    plan = session(band_plan.MyoSource(adapter=served(rig), duration_s=3.0))
+    recording = asyncio.create_task(solo.record(plan, settings(tmp_path), clock=SystemClock()))
+    await until(lambda: virtual.tally.samples > 200)
+    rig.call(rig.rig.cut, [virtual])
+    digest = await recording
+    gaps = [(c.gap_before, c.gap_inferred) for c in chunks(tmp_path) if c.gap_before]
+    assert gaps == [(digest.streams[0].lost, True)]
 
 
 async def test_a_band_that_is_not_there_begins_no_session(rig, tmp_path):

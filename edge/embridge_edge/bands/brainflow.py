@@ -17,8 +17,8 @@ from embridge_edge.bands.info import BandInfo
 from embridge_edge.source import Band, Packet
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError, DeviceError, Reason
+from embridge_shared.session import BandState
 from embridge_shared.signal import Modality, SampleType, StreamSpec
-from embridge_shared.wire.messages import BandState
 
 _POLL_S = 0.02
 _STALLED_S = 2.0

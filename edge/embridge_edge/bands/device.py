@@ -18,10 +18,11 @@ from embridge_edge.ble.mailbox import Mailbox, Notification
 from embridge_edge.ble.status import Phase, Policy, Status
 from embridge_edge.ble.supervisor import Supervisor
 from embridge_edge.ble.thread import BleThread
+from embridge_edge.source import Changes
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DeviceError, Reason
+from embridge_shared.session import BandState
 from embridge_shared.signal import Modality, StreamSpec
-from embridge_shared.wire.messages import BandState
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ class BleBand:
             for i, spec in enumerate(driver.streams)
         )
         self._mailbox = Mailbox()
+        self._changes = Changes()
+        self._since_ns = 0
         self._thread: BleThread | None = None
         self._supervisor: Supervisor | None = None
         self._running: Future[None] | None = None
@@ -159,6 +162,10 @@ class BleBand:
             connects=status.connects,
         )
 
+    def changes(self) -> list[tuple[int, BandState]]:
+        """States it entered since the last call, each with the host's monotonic time, ns."""
+        return self._changes.take()
+
     # Life
 
     async def acquire(self) -> None:
@@ -189,8 +196,11 @@ class BleBand:
         )
         self._running = self._thread.spawn(self._supervisor.run(self._thread.adapter))
 
-    def _told(self, _: Status) -> None:
+    def _told(self, status: Status) -> None:
         """Something is new; said in the Bluetooth thread."""
+        if status.since_ns != self._since_ns:
+            self._since_ns = status.since_ns
+            self._changes.add(status.since_ns, self.state())
         if self._news is not None and not self._news[0].is_closed():
             self._news[0].call_soon_threadsafe(self._news[1].set)
         if self.changed is not None:

@@ -11,8 +11,8 @@ from embridge_edge.bands.indexing import Indexer
 from embridge_edge.ble.status import Phase, Status
 from embridge_edge.source import Band, Packet, Source
 from embridge_shared.errors import DeviceError, Reason
+from embridge_shared.session import BandState
 from embridge_shared.signal import StreamSpec
-from embridge_shared.wire.messages import BandState
 
 _STREAM_BACKLOG = 4096
 
@@ -42,6 +42,9 @@ class Holder(Protocol):
 
     def state(self) -> BandState:
         """For the agent's state."""
+
+    def changes(self) -> list[tuple[int, BandState]]:
+        """States it entered since the last call."""
 
     def stop(self) -> None:
         """Let every stream end."""
@@ -181,6 +184,10 @@ class EmgStream(BandStream, Band):
     def state(self) -> BandState:
         """What is known of the band."""
         return self.device.state()
+
+    def changes(self) -> list[tuple[int, BandState]]:
+        """States the band entered since the last call."""
+        return self.device.changes()
 
     def watch(self, changed: Callable[[], object]) -> None:
         """Call `changed` when what is known of the band changes."""

@@ -19,12 +19,12 @@ from embridge_edge.pose.gloves import load_calibration
 from embridge_edge.pose.grid import Grid
 from embridge_edge.pose.payload import COUNTER, Frame
 from embridge_edge.pose.plan import Angle, AnyPose, Measured
-from embridge_edge.source import Packet, PoseSource
+from embridge_edge.source import Changes, Packet, PoseSource
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DeviceError, Reason
 from embridge_shared.hand import CYBERGLOVE_SENSORS, JOINTS, GloveCalibration, glove_to_joints
+from embridge_shared.session import BandState
 from embridge_shared.signal import Modality, SampleType, StreamSpec
-from embridge_shared.wire.messages import BandState
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class LivePose(PoseSource):
         self._host_ns = self._first = 0
         self._first_ns = self._last_ns = 0
         self._changed: Callable[[], object] = lambda: None
+        self._changes = Changes()
         self._phase = "idle"
         self._stopped = False
         self.received = 0
@@ -116,6 +117,10 @@ class LivePose(PoseSource):
     def watch(self, changed: Callable[[], object]) -> None:
         """Call `changed` when its phase changes."""
         self._changed = changed
+
+    def changes(self) -> list[tuple[int, BandState]]:
+        """States it entered since the last call, each with the host's monotonic time, ns."""
+        return self._changes.take()
 
     def state(self) -> BandState:
         """What is known of it."""
@@ -241,6 +246,7 @@ class LivePose(PoseSource):
         if phase == "stalled":
             logger.warning("%s from %s: no frames for %g s. %s", self._spec.name, self.where, _STALLED_S, self.advice)
         self._phase = phase
+        self._changes.add(self._clock.monotonic_ns(), self.state())
         self._changed()
 
     # Frames

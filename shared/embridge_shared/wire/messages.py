@@ -10,7 +10,7 @@ import msgspec
 from embridge_shared.disk import DiskLevel
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.quality.grades import Grade
-from embridge_shared.session import Event
+from embridge_shared.session import BandState, Event
 
 SCHEMA = 1
 
@@ -99,44 +99,6 @@ class Desired(_Message, frozen=True, kw_only=True):
     url: str
     rollout: str = ""
     schema: int = SCHEMA
-
-
-class BandState(_Message, frozen=True, kw_only=True):
-    """A wristband as the edge that holds it sees it.
-
-    Attributes:
-        stream: Name of its EMG stream.
-        kind: Its driver, as in "myo".
-        address: Where it was found, or empty.
-        phase: Where the link stands: "scanning", "streaming", "reconnecting", "lost", …
-        reason: Why.
-        action: What to do next, or empty.
-        battery: Charge, percent.
-        rssi_dbm: Strength of the signal received.
-        mtu: ATT MTU, bytes.
-        interval_ms: Connection interval.
-        phy: "1M", "2M" or "coded".
-        received: Samples that came.
-        lost: Samples that did not.
-        garbage: Packets that made no sense.
-        connects: Connections so far.
-    """
-
-    stream: str
-    kind: str
-    address: str = ""
-    phase: str = ""
-    reason: str = ""
-    action: str = ""
-    battery: int | None = None
-    rssi_dbm: int | None = None
-    mtu: int | None = None
-    interval_ms: float | None = None
-    phy: str | None = None
-    received: int = 0
-    lost: int = 0
-    garbage: int = 0
-    connects: int = 0
 
 
 class StreamQuality(_Message, frozen=True, kw_only=True):

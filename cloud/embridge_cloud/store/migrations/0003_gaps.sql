@@ -57,3 +57,14 @@ LEFT JOIN (
     SELECT session, stream, sum("end" - first) FILTER (WHERE inferred) AS inferred FROM sealed_gaps GROUP BY ALL
 ) g USING (session, stream)
 LEFT JOIN session_totals t USING (session, stream);
+
+-- What the devices of a session went through, as the edge saw it.
+CREATE VIEW v_bands AS
+SELECT session, seq, make_timestamp_ns((body->>'t_ns')::BIGINT) AS entered_at,
+       ((body->>'t_ns')::BIGINT - s.started_ns) / 1e9 AS seconds,
+       body->'band'->>'stream' AS stream, body->'band'->>'kind' AS kind, body->'band'->>'address' AS address,
+       body->'band'->>'phase' AS phase, body->'band'->>'reason' AS reason, body->'band'->>'action' AS action,
+       (body->'band'->>'battery')::INTEGER AS battery, (body->'band'->>'rssi_dbm')::INTEGER AS rssi_dbm,
+       (body->'band'->>'connects')::BIGINT AS connects, (body->'band'->>'received')::BIGINT AS received,
+       (body->'band'->>'lost')::BIGINT AS lost, (body->'band'->>'garbage')::BIGINT AS garbage
+FROM events JOIN sessions s USING (session) WHERE kind = 'band';
