@@ -28,7 +28,6 @@ max_queued_bytes 268435456
 
 # The largest chunk the codec makes, and some room.
 max_packet_size {MAX_SAMPLE_BYTES + (4 << 20)}
-message_size_limit {MAX_SAMPLE_BYTES + (4 << 20)}
 
 # Nothing rests on what a broker keeps: edges hold every chunk until the database has committed it.
 persistence false
