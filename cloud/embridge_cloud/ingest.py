@@ -88,6 +88,8 @@ class Ingester:
         self._to_seal: set[UUID] = set()
         self._sealable = asyncio.Event()
         self._failing: IngestState | None = None
+        self._asked = 0
+        self._moved_ns = clock.monotonic_ns()
         self.status = IngestStatus()
 
     @property
@@ -99,6 +101,13 @@ class Ingester:
     def backlog(self) -> tuple[int, int]:
         """Messages received and not yet taken to the database, and their bytes."""
         return len(self._inbox), self._inbox_bytes
+
+    @property
+    def stuck_s(self) -> float:
+        """How long the pump has been at one and the same thing, s; 0 while nothing waits for it."""
+        if not self._asked and not self._inbox:
+            return 0.0
+        return (self._clock.monotonic_ns() - self._moved_ns) * 1e-9
 
     def stop(self) -> None:
         """End `run` after a last commit."""
@@ -186,6 +195,8 @@ class Ingester:
 
     async def _read(self, connection: Connection) -> None:
         async for deliveries in connection.deliveries():
+            if not self._inbox and not self._asked:
+                self._moved_ns = self._clock.monotonic_ns()
             self._inbox += deliveries
             self._inbox_bytes += sum(len(d.payload) for d in deliveries)
             self._empty.clear()
@@ -330,7 +341,14 @@ class Ingester:
         return self._intake
 
     async def _in_store(self, work: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args))
+        if not self._asked and not self._inbox:
+            self._moved_ns = self._clock.monotonic_ns()
+        self._asked += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args))
+        finally:
+            self._asked -= 1
+            self._moved_ns = self._clock.monotonic_ns()
 
     async def _unless_stopping(self, work: Awaitable[Any]) -> None:
         await first_of(work, self._stopping.wait())

@@ -22,9 +22,11 @@ from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.transport import MqttTransport
+from embridge_cloud.vigil import keep_vigil
 from embridge_cloud.waiting import root_cause
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import NetworkError, Reason
+from embridge_shared.service import Notifier
 from embridge_shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ async def _main(
         loop.add_signal_handler(name, stopping.set)
     try:
         async with serve(settings, extensions=extensions, broker_port=broker_port, stopping=stopping) as context:
+            context.tasks.create_task(keep_vigil(context, Notifier.from_environment()), name="vigil")
             await _ready_or_stopping(context)
             if ready_file is not None and not stopping.is_set():
                 _write_ready(ready_file, context)
