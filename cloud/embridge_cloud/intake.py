@@ -7,7 +7,12 @@ what the database holds, never of what it is about to.
     known key, same content acknowledged again
     known key, other content, or a partial overlap   quarantine, refused
     other edge, stream, shape                        quarantine, refused
+    of somebody who was erased                       refused, kept nowhere
     foreign, damaged, truncated                      quarantine; nobody is told, for nobody can be trusted to be meant
+
+Nearly every chunk simply comes next in an open session's stream. Those are told apart first and cost no more than a few
+comparisons; everything else is judged one by one. Both may be done in any order: what lies behind the end of all
+that is stored of a stream cannot touch anything that is not (decision 0012).
 """
 
 from __future__ import annotations
@@ -17,9 +22,11 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from embridge_cloud import parcels
-from embridge_cloud.parcels import STATE_PREFIX, Incoming, Parcel
+from embridge_cloud.lanes import Lanes
+from embridge_cloud.parcels import STATE_PREFIX, Incoming, Parcel, Sifted, sift
 from embridge_cloud.placement import misplaced, past_end, same_samples
 from embridge_cloud.rounds import Counters, Report, Taken, stream_commits
+from embridge_cloud.store.embargo import Embargo
 from embridge_cloud.store.reader import ChunkKey, Reader
 from embridge_cloud.store.rows import (
     EVENTS,
@@ -31,8 +38,8 @@ from embridge_cloud.store.rows import (
 )
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.session import SessionClosed, SessionOpened
-from embridge_shared.signal import Chunk
 from embridge_shared.wire import topics
+from embridge_shared.wire.codec import Head
 from embridge_shared.wire.messages import CommitReport, EdgeState, EventMessage, Refusal, StreamCommit
 
 logger = logging.getLogger(__name__)
@@ -65,16 +72,18 @@ class Intake:
         """Forget what was not committed and start from what the store holds."""
         self._known = self._read.session_ids()
         self._live = {s.session.id: s for s in self._read.unsealed()}
+        self._lanes = Lanes(self._live)
         self._waiting = self._read.held_sessions()
         self._pending = False
+        self._embargo = Embargo(self._read)
 
     @property
     def unsettled(self) -> bool:
         """A round was begun and is not committed."""
         return self._pending
 
-    def take(self, messages: Sequence[Incoming]) -> Taken:
-        """Sort out a round's messages; the batch must be committed before the next round.
+    def take(self, messages: Sequence[Incoming] | Sifted) -> Taken:
+        """Sort out a round's messages, read or not; the batch must be committed before the next round.
 
         Raises:
             RuntimeError: The last round was not committed.
@@ -86,6 +95,7 @@ class Intake:
         taken = Taken()
         # A session opens before its samples are looked at, whatever order they came in.
         readable = sorted(self._readable(taken, messages), key=lambda parcel: not parcel.opens)
+        readable = [p for p in readable if not self._barred(taken, p)]
         opened = [p.session for p in readable if p.opens]
         self._judge_all(taken, readable)
         self._waiting.update(s for s in opened if s in self._live)
@@ -126,6 +136,7 @@ class Intake:
         found = self._live.pop(session, None)
         if found is None:
             return None
+        self._lanes.forget()
         report = CommitReport(session=session, streams=stream_commits(found.ranges), sealed=True)
         return found.session.edge, report
 
@@ -153,21 +164,19 @@ class Intake:
                 reports.append((edge, CommitReport(session=session, streams=stream_commits(held), sealed=True)))
         return reports
 
-    def _readable(self, taken: Taken, messages: Sequence[Incoming]) -> list[Parcel]:
-        """The messages whose header can be trusted; the others go to quarantine."""
-        found = []
-        for message in messages:
-            taken.counts.messages += 1
-            taken.counts.bytes += len(message.payload)
+    def _note(self, taken: Taken, sifted: Sifted) -> None:
+        """Count messages, keep states, and put what cannot be trusted into quarantine."""
+        taken.counts.messages += sifted.messages
+        taken.counts.bytes += sifted.bytes
+        foreign = list(sifted.foreign)
+        for message in sifted.states:
             try:
-                if message.topic.startswith(STATE_PREFIX):
-                    self._note_state(taken, message)
-                else:
-                    found.append(parcels.read(message))
+                self._note_state(taken, message)
             except DataError as error:
-                taken.counts.foreign += 1
-                self._quarantine(taken, message, error.reason, error.message)
-        return found
+                foreign.append((message, error))
+        taken.counts.foreign += len(foreign)
+        for message, error in foreign:
+            self._quarantine(taken, message, error.reason, error.message)
 
     def _note_state(self, taken: Taken, message: Incoming) -> None:
         edge = message.topic.removeprefix(STATE_PREFIX)
@@ -201,7 +210,7 @@ class Intake:
     def _judge_all(self, taken: Taken, readable: Sequence[Parcel]) -> None:
         taken.stored.update(self._read.stored_chunks(self._suspects(readable)))
         for parcel in readable:
-            if isinstance(parcel.body, Chunk):
+            if isinstance(parcel.body, Head):
                 self._judge_chunk(taken, parcel, parcel.body)
             else:
                 self._judge_event(taken, parcel, parcel.body)
@@ -211,13 +220,13 @@ class Intake:
         keys = []
         for parcel in readable:
             found = self._find(parcel.session)
-            if isinstance(parcel.body, Chunk) and found is not None and not found.sealed:
+            if isinstance(parcel.body, Head) and found is not None and not found.sealed:
                 body = parcel.body
                 if body.stream in found.ranges and found.of(body.stream).stored.overlaps(body.first, body.end):
                     keys.append((body.session, body.stream, body.first))
         return keys
 
-    def _judge_chunk(self, taken: Taken, parcel: Parcel, chunk: Chunk) -> None:
+    def _judge_chunk(self, taken: Taken, parcel: Parcel, chunk: Head) -> None:
         found = self._find(chunk.session)
         fault = misplaced(parcel, found)
         if fault is not None:
@@ -236,21 +245,20 @@ class Intake:
         else:
             row = ChunkRow.of(chunk, parcel.incoming.payload, parcel.incoming.received_ns)
             taken.batch.chunks.append(row)
-            taken.fresh_chunks[(row.session, row.stream, row.first)] = row.payload
             found.of(chunk.stream).add(chunk.first, chunk.n, chunk.gap_before)
             taken.counts.chunks += 1
             taken.counts.samples += chunk.n
             self._settle(taken, parcel)
 
-    def _has(self, taken: Taken, found: StoredSession, chunk: Chunk, payload: bytes) -> bool:
+    def _has(self, taken: Taken, found: StoredSession, chunk: Head, payload: bytes) -> bool:
         """Whether the samples of a chunk are the ones held under its key."""
         if found.sealed:
             return found.of(chunk.stream).stored.covers(chunk.first, chunk.end)
         key = (chunk.session, chunk.stream, chunk.first)
-        if taken.stored.get(key) == (chunk.n, int.from_bytes(payload[60:64], "little")):
+        if taken.stored.get(key) == (chunk.n, chunk.crc):
             return True
-        held = taken.fresh_chunks.get(key) or (self._read.payload(key) if key in taken.stored else None)
-        return held is not None and (held == payload or same_samples(held, chunk))
+        held = taken.fresh_chunk(key) or (self._read.payload(key) if key in taken.stored else None)
+        return held is not None and (held == payload or same_samples(held, payload))
 
     def _judge_event(self, taken: Taken, parcel: Parcel, message: EventMessage) -> None:
         found = self._find(message.session)

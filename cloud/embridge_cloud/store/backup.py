@@ -26,9 +26,9 @@ import msgspec
 from embridge_cloud.store import rewrite
 from embridge_cloud.store.audit import AuditLog
 from embridge_cloud.store.consent import FILE as CONSENTS
-from embridge_cloud.store.embargo import session_digest
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.manifest import MANIFEST, file_sha256
+from embridge_cloud.store.rows import session_digest
 from embridge_cloud.store.schema import attach, migrate
 from embridge_shared.archive import write_atomically
 from embridge_shared.errors import DataError, OperatorError, Reason
@@ -239,9 +239,9 @@ def clear_backup(path: Path, participant: str, sessions: Sequence[UUID]) -> int:
     head = read_head(path)
     gone = {str(s) for s in sessions}
     cleared = 0
-    for session in gone & set(head.sessions):
-        if (path / "sealed" / session).is_dir():
-            shutil.rmtree(path / "sealed" / session)
+    for name in gone & set(head.sessions):
+        if (path / "sealed" / name).is_dir():
+            shutil.rmtree(path / "sealed" / name)
             cleared += 1
     hot = path / "hot" / head.hot
     rewrite.clear(hot)

@@ -8,9 +8,11 @@ from uuid import UUID
 
 import duckdb
 import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from embridge_cloud.store.rows import Batch, ChunkRow, EventRow, QuarantineRow
+from embridge_cloud.store.rows import Batch, ChunkRow, EventRow, QuarantineRow, session_digest
 from embridge_shared.quality.grades import Grade, Metric, worst
 from embridge_shared.session import CueShown, QualitySeen, Repetition, Session, SessionClosed, SessionOpened
 from embridge_shared.wire.messages import EdgeState
@@ -18,6 +20,8 @@ from embridge_shared.wire.messages import EdgeState
 Column = tuple[str, pa.DataType]
 
 _UUID = "session"
+_INLINE = 12
+_VIEW = np.dtype([("size", "<i4"), ("prefix", "V4"), ("buffer", "<i4"), ("offset", "<i4")])
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "participants": (("id", pa.string()), ("consent_version", pa.string())),
     "sessions": (
@@ -35,7 +39,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "chunks": (
         ("session", pa.string()), ("stream", pa.int32()), ("first", pa.int64()), ("n", pa.int64()),
         ("gap_before", pa.int64()), ("t0_ns", pa.int64()), ("crc", pa.uint32()), ("received_ns", pa.int64()),
-        ("bytes", pa.int64()), ("payload", pa.large_binary()), ("gap_inferred", pa.bool_()),
+        ("bytes", pa.int64()), ("payload", pa.binary_view()), ("gap_inferred", pa.bool_()),
     ),
     "events": (
         ("session", pa.string()), ("seq", pa.int64()), ("kind", pa.string()), ("body", pa.string()),
@@ -105,13 +109,41 @@ def table(name: str, rows: Sequence[Sequence[Any]]) -> pa.Table:
 
 def insert(connection: duckdb.DuckDBPyConnection, name: str, rows: Iterable[Sequence[Any]]) -> None:
     """Insert rows into the table `name`; rows whose key is there are left as they are."""
-    rows = list(rows)
+    _write(connection, name, table(name, list(rows)), "INSERT" if name in _ON_CONFLICT else "INSERT OR IGNORE")
+
+
+def chunk_table(rows: Sequence[ChunkRow]) -> pa.Table:
+    """Arrow table of chunks: the payloads are not copied, the table holds on to the very bytes that came."""
+    columns = _COLUMNS["chunks"]
     if not rows:
+        return table("chunks", [])
+    sessions, *numbers, payloads, inferred = zip(*rows, strict=True)
+    names = {session: str(session) for session in set(sessions)}
+    sizes = np.fromiter(map(len, payloads), np.int64, len(rows))
+    values = [[names[s] for s in sessions], *numbers, sizes]
+    arrays = [pa.array(v, t) for v, (_, t) in zip(values, columns, strict=False)]
+    arrays += [_views(payloads, sizes), pa.array(inferred, pa.bool_())]
+    return pa.Table.from_arrays(arrays, names=[c for c, _ in columns])
+
+
+def _views(payloads: Sequence[bytes], sizes: NDArray[np.int64]) -> pa.Array:
+    """A column of binary views, each into the bytes object itself; a view of up to 12 bytes holds them."""
+    if int(sizes.min()) <= _INLINE:
+        return pa.array(payloads, pa.binary_view())
+    views = np.zeros(len(payloads), _VIEW)
+    views["size"], views["buffer"] = sizes, np.arange(len(payloads))
+    views["prefix"] = np.frombuffer(b"".join(p[:4] for p in payloads), "V4")
+    return pa.Array.from_buffers(
+        pa.binary_view(), len(payloads), [None, pa.py_buffer(views.tobytes()), *map(pa.py_buffer, payloads)]
+    )
+
+
+def _write(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, how: str) -> None:
+    if not rows.num_rows:
         return
     names = ", ".join(f'"{c}"' for c, _ in _COLUMNS[name])
     values = ", ".join(f'"{c}"::UUID' if c in (_UUID, "recording") else f'"{c}"' for c, _ in _COLUMNS[name])
-    how = "INSERT" if name in _ON_CONFLICT else "INSERT OR IGNORE"
-    connection.register("incoming", table(name, rows))
+    connection.register("incoming", rows)
     try:
         connection.execute(
             f"{how} INTO {name} ({names}) SELECT {values} FROM incoming{_ON_CONFLICT.get(name, '')}"  # noqa: S608
@@ -120,12 +152,27 @@ def insert(connection: duckdb.DuckDBPyConnection, name: str, rows: Iterable[Sequ
         connection.unregister("incoming")
 
 
-def write_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, quarantined: Sequence[QuarantineRow]) -> None:
-    """Write a batch within the running transaction; `quarantined` are the rows of it that are kept."""
+def write_batch(
+    connection: duckdb.DuckDBPyConnection, batch: Batch, quarantined: Sequence[QuarantineRow], *, again: bool = False
+) -> None:
+    """Write a batch within the running transaction.
+
+    Args:
+        connection: In a transaction.
+        batch: What to write.
+        quarantined: The rows of its quarantine that are kept.
+        again: Some of its chunks may be there already; to look for them first costs as much again.
+
+    Raises:
+        duckdb.ConstraintException: A chunk is there, and nobody said that it may be.
+    """
     _write_events(connection, batch.events)
-    insert(connection, "chunks", (_chunk(row) for row in batch.chunks))
+    _write(connection, "chunks", chunk_table(batch.chunks), "INSERT OR IGNORE" if again else "INSERT")
     insert(connection, "quarantine", (_quarantine(row) for row in quarantined))
     insert(connection, "edges", (_edge(state, at) for state, at in batch.edges.values()))
+    for session, erasure in batch.barred.items():
+        connection.execute("INSERT OR IGNORE INTO erased_sessions VALUES (?, ?)", [session_digest(session), erasure])
+        connection.execute("DELETE FROM quarantine WHERE session = ?", [session])
     if batch.released:
         connection.register("incoming", table("released", [(i,) for i in batch.released]))
         try:
@@ -173,13 +220,6 @@ def _streams(s: Session) -> list[tuple[Any, ...]]:
          x.calibrated, x.device)
         for i, x in enumerate(s.streams)
     ]  # fmt: skip
-
-
-def _chunk(r: ChunkRow) -> tuple[Any, ...]:
-    return (
-        str(r.session), r.stream, r.first, r.n, r.gap_before, r.t0_ns, r.crc, r.received_ns,
-        len(r.payload), r.payload, r.gap_inferred,
-    )  # fmt: skip
 
 
 def _event(r: EventRow) -> tuple[Any, ...]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from uuid import UUID
 
 from embridge_cloud.store.reader import Reader
+from embridge_cloud.store.rows import session_digest
 from embridge_shared.erasure import fingerprint
+from embridge_shared.errors import DataError
 from embridge_shared.session import Session
-
-
-def session_digest(session: UUID) -> str:
-    """What is kept of an erased session: enough to know it again, too little to find it by."""
-    return hashlib.sha256(b"embridge-erased\0" + session.bytes).hexdigest()
+from embridge_shared.wire.topics import parse_upward
 
 
 class Embargo:
@@ -38,3 +35,10 @@ class Embargo:
                 self._digests.add(session_digest(session.id))
                 return erasure
         return None
+
+    def bars_topic(self, topic: str) -> bool:
+        """Whether a topic names a session that was erased."""
+        try:
+            return self.bars(parse_upward(topic).session)
+        except DataError:
+            return False

@@ -24,10 +24,10 @@ import duckdb
 
 from embridge_cloud.store import traces
 from embridge_cloud.store.audit import AuditLog, append
-from embridge_cloud.store.embargo import session_digest
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.people import People
 from embridge_cloud.store.rewrite import tables
+from embridge_cloud.store.rows import session_digest
 from embridge_shared.erasure import ErasureOrder, fingerprint
 from embridge_shared.errors import OperatorError, Reason
 
@@ -183,7 +183,7 @@ class Eraser:
         sql = "SELECT erasure FROM erasures WHERE stage IN (?, ?) ORDER BY issued_ns"
         return [self.run(UUID(str(i))) for (i,) in self._store.read.rows(sql, [Stage.BEGUN, Stage.REWRITE])]
 
-    def list(self) -> list[Erasure]:
+    def all(self) -> list[Erasure]:
         """All erasures, the oldest first."""
         return [self.show(i) for (i,) in self._store.read.rows("SELECT erasure FROM erasures ORDER BY issued_ns")]
 

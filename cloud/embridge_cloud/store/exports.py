@@ -72,7 +72,7 @@ class ExportIndex:
         people = tuple(sorted({p for _, p in sessions}))
         return Export(export, wall_ns, format, place, actor, tuple(dict(sessions)), people)
 
-    def list(self, participant: str | None = None) -> list[Export]:
+    def of(self, participant: str | None = None) -> list[Export]:
         """Exports, the oldest first; of one participant when named."""
         rows = self._store.read.rows(
             "SELECT e.export, e.wall_ns, e.format, e.path, e.actor, list(s.session ORDER BY s.session), "

@@ -108,7 +108,7 @@ class People:
         version = person.consent.version if person.consent else (person.stated or ("unstated",))[-1]
         return self._give(participant, version, (), actor=actor, wall_ns=wall_ns, action="participant.withdraw")
 
-    def list(self) -> list[Person]:
+    def all(self) -> list[Person]:
         """Everybody who is registered or was recorded."""
         return [_person(*row) for row in self._store.read.rows(_LIST, [None])]
 
@@ -130,7 +130,7 @@ class People:
     def publish(self) -> None:
         """Write `consents.json` beside the sealed sessions."""
         if self._sealed is not None:
-            given = {p.id: p.consent for p in self.list() if p.consent is not None}
+            given = {p.id: p.consent for p in self.all() if p.consent is not None}
             write_consents(self._sealed, given, required=self._required)
 
     def _one(self, participant: str) -> Person | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from embridge_cloud.store.ranges import CommittedRanges
 from embridge_shared.session import Event, Session
 from embridge_shared.signal import Chunk
+from embridge_shared.wire.codec import Head
 from embridge_shared.wire.messages import EdgeState
 
 EVENTS = -1
@@ -17,8 +19,7 @@ EVENTS = -1
 INT64_MAX = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkRow:
+class ChunkRow(NamedTuple):
     """A chunk as received.
 
     Attributes:
@@ -46,8 +47,8 @@ class ChunkRow:
     gap_inferred: bool = False
 
     @classmethod
-    def of(cls, chunk: Chunk, payload: bytes, received_ns: int) -> ChunkRow:
-        """Describe a decoded chunk whose bytes are `payload`."""
+    def of(cls, chunk: Chunk | Head, payload: bytes, received_ns: int) -> ChunkRow:
+        """Describe a chunk whose bytes are `payload`."""
         crc = int.from_bytes(payload[60:64], "little")
         return cls(
             chunk.session, chunk.stream, chunk.first, chunk.n, chunk.gap_before, chunk.t0_ns, crc,
@@ -101,6 +102,11 @@ def quarantine_id(topic: str, payload: bytes) -> str:
     return hashlib.blake2b(payload, digest_size=16, key=hashlib.sha256(topic.encode()).digest()).hexdigest()
 
 
+def session_digest(session: UUID) -> str:
+    """What is kept of an erased session: enough to know it again, too little to find it by."""
+    return hashlib.sha256(b"embridge-erased\0" + session.bytes).hexdigest()
+
+
 @dataclass(slots=True)
 class Batch:
     """What one transaction writes; writing it twice is writing it once.
@@ -111,6 +117,7 @@ class Batch:
         quarantined: By `QuarantineRow.id`.
         released: Ids of quarantined messages that found their place.
         edges: Last state of each edge, with the time of arrival, ns.
+        barred: Sessions that fall under an erasure, with its number: what waits of them goes.
     """
 
     chunks: list[ChunkRow] = field(default_factory=list)
@@ -118,9 +125,10 @@ class Batch:
     quarantined: dict[str, QuarantineRow] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
     edges: dict[str, tuple[EdgeState, int]] = field(default_factory=dict)
+    barred: dict[UUID, UUID] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.chunks or self.events or self.quarantined or self.released or self.edges)
+        return bool(self.chunks or self.events or self.quarantined or self.released or self.edges or self.barred)
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ def clear(store: HotStore, state_dir: Path, participant: str, sessions: Sequence
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if any(_speaks(file, names) for file in _files(path)):
                 found.folders += _remove(path)
-    for export in ExportIndex(store).list(participant):
+    for export in ExportIndex(store).of(participant):
         if export.path.exists():
             found.folders += _remove(export.path)
         else:
