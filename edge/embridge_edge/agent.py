@@ -145,7 +145,7 @@ class Agent:
         await self._room()
         notes: tuple[str, ...] = ()
         if known is None and entry.quality_gate is not QualityGate.OFF:
-            notes = await quality.gate(entry, open_take(entry, self._base, self._clock), self._clock)
+            notes = await quality.gate(entry, self._open(entry), self._clock)
         try:
             await self._record(entry, notes)
         except OperatorError as error:
@@ -172,8 +172,11 @@ class Agent:
             while spool.room <= reserve * _ROOM_TO_BEGIN:
                 await self._clock.sleep(_POLL_S)
 
+    def _open(self, entry: SessionPlan) -> Take:
+        return open_take(entry, self._base, self._clock, adapter=self._edge.adapter)
+
     async def _record(self, entry: SessionPlan, notes: tuple[str, ...]) -> None:
-        self._take = take = open_take(entry, self._base, self._clock)
+        self._take = take = self._open(entry)
         take.watch(functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed))
         decoder: Decoder | None = None
         tap: Tap | None = None

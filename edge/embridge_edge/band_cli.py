@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, watch, record and simulate wristbands.")
 
-_ADAPTER_HELP = 'Bluetooth adapter: "platform", "hci1", "usb:0" or "tcp-client:HOST:PORT".'
+_ADAPTER_HELP = 'Bluetooth adapter: "platform", "hci1", "usb:0", "tcp-client:HOST:PORT"; edge.adapter by default.'
 _BANDS_HELP = "KIND, KIND@ADDRESS or uart:PROFILE.toml; several are read at once."
 
 Adapter = Annotated[str, typer.Option(help=_ADAPTER_HELP)]
+Gate = Literal["off", "warn", "require"]
 Words = Annotated[list[str], typer.Argument(help=_BANDS_HELP, metavar="BAND...")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -42,7 +43,7 @@ def scan(
     from embridge_edge.bands import discovery
     from embridge_shared.errors import DeviceError, Reason
 
-    found = asyncio.run(discovery.scan(adapter, seconds, everything=everything))
+    found = asyncio.run(discovery.scan(_adapter(adapter), seconds, everything=everything))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(f) for f in found], indent=2))
         return
@@ -55,6 +56,13 @@ def scan(
         )
     for f in found:
         typer.echo(f"{f.kind or '?':9} {f.address}  {f.rssi_dbm:4} dBm  {f.name}")
+
+
+def _adapter(given: str) -> str:
+    """The adapter given, or that of the settings."""
+    from embridge_shared import settings
+
+    return given or settings.load().edge.adapter
 
 
 @app.command()
@@ -120,7 +128,7 @@ def stream(
     from embridge_shared.errors import DeviceError
 
     clock = SystemClock()
-    sources = open_bands(parse(bands, adapter=adapter, motion=motion), Path(), clock, radios=RADIOS)
+    sources = open_bands(parse(bands, adapter=_adapter(adapter), motion=motion), Path(), clock, radios=RADIOS)
     meters = [Meter(s, clock) for s in sources]
     lines = as_json or not sys.stdout.isatty()
     with _Display(lines) as show:
@@ -168,13 +176,19 @@ def record(
     adapter: Adapter = "",
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Length; until Ctrl-C by default.")] = None,
     motion: Annotated[bool, typer.Option("--motion", help="Record motion too, where the band has it.")] = False,
+    quality_gate: Annotated[Gate, typer.Option(help="What is done when the signal is poor before it.")] = "off",
+    settle: Annotated[float, typer.Option(min=1, help="How long the signal may take to become good, s.")] = 10.0,
+    lsl_out: Annotated[bool | None, typer.Option(help="Republish it as LSL outlets; edge.lsl_out by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record a session; `embridge edge run --state-dir OUT` delivers it."""
+    """Record a session; `embridge edge run --state-dir OUT` delivers it.
+
+    Every second the signal of each channel is judged; what was found is stored with the session and told at the end.
+    """
     import msgspec
 
     from embridge_edge.bands.naming import parse
-    from embridge_edge.plan import SessionPlan
+    from embridge_edge.plan import QualityGate, SessionPlan
     from embridge_shared import logs, settings
     from embridge_shared.clock import SystemClock
     from embridge_shared.errors import DeviceError
@@ -186,15 +200,37 @@ def record(
         name=name or f"{participant}-{clock.wall_ns() // 1_000_000_000}",
         participant=participant,
         source=parse(bands, adapter=adapter, duration_s=seconds, motion=motion),
+        quality_gate=QualityGate(quality_gate),
+        settle_s=settle,
+        lsl_out=lsl_out,
     )
     digest = asyncio.run(_record(plan, config.edge, clock))
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(digest)).decode())
     else:
-        for s in digest.streams:
-            typer.echo(f"{digest.name}: {s.name} {s.samples} samples, {s.lost} lost, {s.chunks} chunks")
+        _sum_up(digest)
     if digest.reason != "complete":
         raise DeviceError(f"the recording ended early, {digest.reason}")
+
+
+def _sum_up(digest: Digest) -> None:
+    """Print what became of a recording: its streams, what befell the links, channels that are not good."""
+    from embridge_shared.quality import Grade
+
+    for s in digest.streams:
+        typer.echo(f"{digest.name}: {s.name} {s.samples} samples, {s.lost} lost, {s.chunks} chunks")
+    for change in digest.bands:
+        band = change.band
+        if band.reason and band.phase not in ("streaming", "stopped"):
+            typer.echo(f"{digest.name}: {band.stream} {band.phase}, {band.reason}. {band.action}".rstrip())
+    for judged in digest.quality:
+        good = sum(c.grade is Grade.GOOD for c in judged.channels)
+        if judged.windows:
+            typer.echo(f"{digest.name}: {judged.name} {good} of {len(judged.channels)} channels good")
+        for one in judged.channels:
+            if one.grade in (Grade.WARN, Grade.BAD):
+                told = " ".join(f"{f.reason}. {f.advice}" for f in one.faults())
+                typer.echo(f"{digest.name}: {judged.name} {one.channel} {one.grade.value}: {told}")
 
 
 async def _record(plan: Any, config: Any, clock: Any) -> Digest:
@@ -223,7 +259,7 @@ def identify(
     from embridge_edge.ble.thread import RADIOS
     from embridge_shared.clock import SystemClock
 
-    source, *_ = open_bands(parse([band], adapter=adapter), Path(), SystemClock(), radios=RADIOS)
+    source, *_ = open_bands(parse([band], adapter=_adapter(adapter)), Path(), SystemClock(), radios=RADIOS)
     typer.echo(asyncio.run(_identify(source)))
 
 

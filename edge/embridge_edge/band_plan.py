@@ -21,7 +21,7 @@ class _Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         address: Only this band; the first of its kind that is found when empty.
-        adapter: Bluetooth adapter: "platform", "hci1", "usb:0", "tcp-client:HOST:PORT".
+        adapter: Bluetooth adapter: "platform", "hci1", "usb:0", "tcp-client:HOST:PORT"; as in the settings when empty.
         duration_s: Length of the recording; until stopped when absent.
         label: Put before the names of its streams where a session has several bands.
     """

@@ -59,8 +59,8 @@ async def record(
                 )
             notes: tuple[str, ...] = ()
             if known is None and plan.quality_gate is not QualityGate.OFF:
-                notes = await quality.gate(plan, open_take(plan, base, clock), clock)
-            take = open_take(plan, base, clock)
+                notes = await quality.gate(plan, open_take(plan, base, clock, adapter=settings.adapter), clock)
+            take = open_take(plan, base, clock, adapter=settings.adapter)
             await take.reach()
             try:
                 begun = await begin(plan, take, edge=settings.name, courier=courier, clock=clock, live=None)

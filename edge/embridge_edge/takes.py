@@ -143,13 +143,14 @@ class Tap(Source):
         self._source.watch(changed)
 
 
-def open_take(plan: SessionPlan, base: Path, clock: Clock) -> Take:
+def open_take(plan: SessionPlan, base: Path, clock: Clock, *, adapter: str = "") -> Take:
     """Make the sources of a planned session.
 
     Args:
         plan: The session.
         base: Folder that relative paths start from.
         clock: Paces them.
+        adapter: Bluetooth adapter of bands for which the plan names none.
 
     Raises:
         DataError: A recording is missing or damaged.
@@ -164,7 +165,7 @@ def open_take(plan: SessionPlan, base: Path, clock: Clock) -> Take:
     from embridge_edge.bands.catalogue import open_bands
     from embridge_edge.ble.thread import RADIOS
 
-    sources = open_bands(source, base, clock, radios=RADIOS)
+    sources = open_bands(source, base, clock, radios=RADIOS, adapter=adapter)
     if plan.pose is not None:
         from embridge_edge.pose.catalogue import open_pose
 

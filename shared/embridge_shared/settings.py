@@ -94,6 +94,9 @@ class EdgeSettings(_Section):
     """Decode with the quantised encoder."""
     lsl_out: bool = False
     """Republish what is recorded as LSL outlets; a plan can say otherwise."""
+    adapter: str = ""
+    """Bluetooth adapter: `platform`, `hci1`, `usb:0`, `tcp-client:HOST:PORT`; by default the system's own. A plan or
+    `--adapter` can name another."""
 
 
 class CloudSettings(_Section):

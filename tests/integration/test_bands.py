@@ -35,8 +35,9 @@ from embridge_edge.ble.thread import Radios
 from embridge_edge.plan import Plan, SessionPlan
 from embridge_edge.spool import EVENTS, Spool
 from embridge_edge.virtual import myo as virtual_myo
+from embridge_edge.virtual.feed import LoopFeed
 from embridge_shared.clock import SystemClock
-from embridge_shared.errors import DeviceError, OperatorError, Reason
+from embridge_shared.errors import ConfigError, DeviceError, OperatorError, Reason
 from embridge_shared.session import BandChanged, Session
 from embridge_shared.settings import EdgeSettings, MqttSettings, Settings
 from embridge_shared.signal import Chunk
@@ -555,3 +556,31 @@ def test_bands_are_watched_and_identified_by_command(rig, monkeypatch):
     rig.add("mudra", Ramp(834.0, 3, 0.035))
     with pytest.raises(OperatorError, match="neither vibrate nor blink"):
         run("identify", "mudra", *at)
+
+
+@pytest.mark.radio
+def test_the_adapter_of_the_settings_is_used_unless_another_is_named(rig, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBRIDGE_LOG__LEVEL", "ERROR")
+    rig.add("open", open_ramp())
+    monkeypatch.setenv("EMBRIDGE_EDGE__ADAPTER", served(rig))
+    assert [f["kind"] for f in json.loads(run("scan", "--seconds", 0.4, "--json"))] == ["open"]
+    assert "blinks" in run("identify", "open")
+    (row, *_) = [json.loads(line) for line in run("stream", "open", "--seconds", 1.0, "--json").splitlines()]
+    assert row["stream"] == "emg"
+    record = ["--participant", "p1", "--seconds", 0.5]
+    assert "emg 1000 samples, 0 lost" in run("record", tmp_path / "a", "open", *record)
+    with pytest.raises(ConfigError, match="no Bluetooth adapter 'elsewhere'"):
+        run("record", tmp_path / "b", "open", *record, "--adapter", "elsewhere")
+
+
+@pytest.mark.radio
+def test_a_recording_by_command_is_refused_or_warned_of_when_the_signal_is_poor(rig, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBRIDGE_LOG__LEVEL", "ERROR")
+    rig.add("open", LoopFeed(np.zeros((2000, 16)), 2000.0))
+    record = ["open", "--participant", "p1", "--adapter", served(rig), "--seconds", 3.0, "--settle", 6]
+    with pytest.raises(DeviceError, match="not good enough") as error:
+        run("record", tmp_path / "a", *record, "--quality-gate", "require")
+    assert error.value.reason is Reason.POOR_SIGNAL
+    told = run("record", tmp_path / "b", *record, "--quality-gate", "warn")
+    assert "emg 0 of 16 channels good" in told
+    assert "emg e3 bad: " in told

@@ -83,7 +83,13 @@ def driver_of(source: plans.AnyBand, base: Path = Path()) -> Driver:
 
 
 def open_bands(
-    source: plans.LiveSource, base: Path, clock: Clock, *, radios: Radio, policy: Policy | None = None
+    source: plans.LiveSource,
+    base: Path,
+    clock: Clock,
+    *,
+    radios: Radio,
+    policy: Policy | None = None,
+    adapter: str = "",
 ) -> tuple[Source, ...]:
     """The sources of one or several bands; none is connected yet.
 
@@ -93,6 +99,7 @@ def open_bands(
         clock: Paces and stamps.
         radios: Where Bluetooth threads come from.
         policy: How patient to be.
+        adapter: Of bands that name none.
 
     Raises:
         ConfigError: Something in the plan is wrong, or an extra is not installed.
@@ -110,7 +117,7 @@ def open_bands(
                 driver_of(band, base),
                 clock=clock,
                 radios=radios,
-                adapter=band.adapter,
+                adapter=band.adapter or adapter,
                 address=band.address,
                 duration_s=duration_s,
                 policy=policy,
