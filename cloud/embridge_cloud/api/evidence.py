@@ -61,7 +61,8 @@ def add(app: FastAPI, context: CloudContext) -> None:
         """The states its bands went through, in order."""
         _known(read, session)
         return read.records(
-            "SELECT * EXCLUDE (session, seq) FROM v_bands WHERE session = ? ORDER BY entered_at, seq LIMIT ?", [session, limit]
+            "SELECT * EXCLUDE (session, seq) FROM v_bands WHERE session = ? ORDER BY entered_at, seq LIMIT ?",
+            [session, limit],
         )
 
 
