@@ -70,7 +70,7 @@ def pack(site: EdgeSite, *, authority: bytes, client: bytes, root: bytes | None)
 
 
 def unpack(data: bytes) -> tuple[EdgeSite, Mapping[str, bytes]]:
-    """Read a bundle. Nothing is written; a name that is not known, twice there or no plain file is refused.
+    """Read a bundle. Nothing is written, and every byte must be as `pack` writes it.
 
     Returns:
         Who and where, and the contents of the other files by name.
@@ -104,4 +104,6 @@ def unpack(data: bytes) -> tuple[EdgeSite, Mapping[str, bytes]]:
             reason=Reason.UNSUPPORTED_VERSION,
             hint="Update this side.",
         )
+    if pack(site, authority=members[AUTHORITY], client=members[CLIENT], root=members.get(ROOT)) != data:
+        raise DataError("the bundle is not as it was made", reason=Reason.MALFORMED, hint="Copy it again.")
     return site, members
