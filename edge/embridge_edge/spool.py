@@ -18,7 +18,7 @@ from uuid import UUID
 
 from embridge_edge.ballast import Ballast
 from embridge_edge.spool_faults import at_reserve, explain, over_budget
-from embridge_shared.disk import FreeSpace, free_bytes
+from embridge_shared.disk import DiskLevel, FreeSpace, free_bytes, level
 from embridge_shared.errors import EmbridgeError, OperatorError, Reason
 from embridge_shared.wire.messages import CommitReport, Refusal, StreamCommit
 
@@ -142,6 +142,8 @@ class Spool:
         except sqlite3.Error as error:
             raise explain(error, path) from error
         self._room = self._measure()
+        if reserve_bytes:
+            self._ballast.load()
 
     def close(self) -> None:
         """Write everything to the main file and close it."""
@@ -159,9 +161,23 @@ class Spool:
             EmbridgeError: The disk is full or fails.
         """
         try:
+            self._write_back()
+        except EmbridgeError as error:
+            if error.reason is not Reason.DISK_FULL or not self._ballast.drop():
+                raise
+            self._write_back()
+        finally:
+            self._room = self._measure()
+        if self._reserve:
+            self._ballast.load()
+
+    def _write_back(self) -> None:
+        # The log keeps its size when it is emptied, which a disk that has little room cannot afford.
+        mode = "PASSIVE" if level(self._room, self._reserve) is DiskLevel.OK else "TRUNCATE"
+        try:
+            self._db.execute(f"PRAGMA wal_checkpoint({mode})")
             if self._unused() > _SHRINK_PAGES:
                 self._db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             descriptor = os.open(self._path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -175,9 +191,6 @@ class Spool:
                 reason=Reason.INVALID,
                 hint="See the system's log; the disk may be failing.",
             ) from error
-        if self._reserve:
-            self._ballast.load()
-        self._room = self._measure()
 
     def _unused(self) -> int:
         """Pages of the file that hold nothing."""

@@ -157,11 +157,20 @@ class Loop:
             check=False,
         )
 
-    def start_cloud(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
+    def start_cloud(self, *, wait: bool = True, **environment: str) -> subprocess.Popen[bytes]:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         process = self.start(
-            "cloud", "cloud", "run", "--state-dir", "cloud", "--http-port", "0", "--ready-file", str(ready)
+            "cloud",
+            "cloud",
+            "run",
+            "--state-dir",
+            "cloud",
+            "--http-port",
+            "0",
+            "--ready-file",
+            str(ready),
+            **environment,
         )
         if wait:
             self.wait_cloud()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,74 @@ def test_what_was_put_survives_sigkill(tmp_path: Path) -> None:
     assert [i.first for i in items] == list(range(0, len(items) * 10, 10))
     assert items[-1].first + 10 >= promised
     assert all(i.payload == i.first.to_bytes(8, "little") * 50 for i in items)
+
+
+def test_recording_leaves_the_reserve_of_the_disk(tmp_path: Path) -> None:
+    free = 1000
+    spool = Spool(tmp_path / "s.db", 1 << 30, reserve_bytes=500, free=lambda _: free)
+    spool.put([chunk(0)])
+    free = 550
+    with pytest.raises(OperatorError, match=r"edge\.reserve_bytes") as caught:
+        spool.put([chunk(10)])
+    assert caught.value.reason is Reason.DISK_FULL
+    assert spool.room == 550
+    # Forgetting is what makes room, so it may use the reserve.
+    free = 10
+    spool.settle(CommitReport(session=SESSION, streams=(StreamCommit(stream=0, until=10),)))
+    assert spool.backlog().items == 0
+    free = 1000
+    spool.put([chunk(10)])
+    assert firsts(spool) == [10]
+
+
+def test_what_a_spool_does_not_use_counts_as_room_and_goes_back_to_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    spool = Spool(path, 1 << 30, reserve_bytes=1 << 29, free=lambda _: 1 << 30)
+    spool.put([Item(SESSION, 0, k, 1, "t", bytes(1 << 18)) for k in range(80)])
+    spool.sync()
+    full = path.stat().st_size
+    assert full > 20 << 20
+    spool.settle(CommitReport(session=SESSION, streams=(StreamCommit(stream=0, until=80),)))
+    spool.sync()
+    assert spool.room > (1 << 30) + (10 << 20)
+    for _ in range(4):
+        spool.sync()
+    assert path.stat().st_size < full / 4
+
+
+def test_ballast_is_what_lets_a_full_disk_forget(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db", 1 << 30, reserve_bytes=1 << 10)
+    assert (tmp_path / "s.ballast").stat().st_size == 4 << 20
+    spool.put([chunk(0)])
+    real, tries = spool._settle, 0
+
+    def full_once(report: CommitReport) -> list[int]:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OperatorError("full", reason=Reason.DISK_FULL)
+        return real(report)
+
+    spool._settle = full_once
+    assert spool.settle(CommitReport(session=SESSION, streams=(StreamCommit(stream=0, until=10),)))
+    assert not (tmp_path / "s.ballast").exists()
+    spool.sync()
+    assert (tmp_path / "s.ballast").exists()
+
+
+def test_a_spool_that_may_not_be_written_says_so(tmp_path: Path) -> None:
+    from embridge_edge.spool_faults import explain
+
+    codes = {
+        sqlite3.SQLITE_FULL: Reason.DISK_FULL,
+        sqlite3.SQLITE_READONLY: Reason.DENIED,
+        sqlite3.SQLITE_BUSY: Reason.LOCKED,
+        sqlite3.SQLITE_CORRUPT: Reason.MALFORMED,
+        sqlite3.SQLITE_IOERR: Reason.INVALID,
+    }
+    for code, reason in codes.items():
+        error = sqlite3.OperationalError("x")
+        error.sqlite_errorcode = code
+        found = explain(error, tmp_path)
+        assert found.reason is reason
+        assert found.hint
