@@ -177,7 +177,8 @@ class Spool:
         try:
             self._db.execute(f"PRAGMA wal_checkpoint({mode})")
             if self._unused() > _SHRINK_PAGES:
-                self._db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+                # A step of this statement gives back one page, and `execute` makes one step.
+                self._db.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
             descriptor = os.open(self._path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

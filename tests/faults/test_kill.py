@@ -15,7 +15,8 @@ from scipy.io import savemat
 from conftest import MosquittoBroker
 from embridge_cloud.store.sealed import SealedSession
 from embridge_edge.plan import ReplaySource, Selection, SessionPlan, SyntheticSource
-from support.loop import Expected, Loop, assert_recorded, rehearse, until
+from support.loop import Expected, Loop, rehearse, until
+from support.proof import Row
 
 PROCESSES = ("edge-1", "broker", "cloud")
 KILLS = 5
@@ -53,7 +54,7 @@ def numbered(folder: Path) -> SessionPlan:
     return SessionPlan(name="kill", participant="p9", source=source)
 
 
-def kill_mid_session(loop: Loop, broker: MosquittoBroker, victims: Sequence[str], span: int) -> None:
+def kill_mid_session(loop: Loop, broker: MosquittoBroker, victims: Sequence[str], span: int, row: Row) -> None:
     """Kill and restart processes one by one, each when the session has come some way further."""
     before, rng = 0, random.Random(len(victims))
     for number, victim in enumerate(victims, 1):
@@ -67,8 +68,9 @@ def kill_mid_session(loop: Loop, broker: MosquittoBroker, victims: Sequence[str]
         assert victim != "edge-1" or not loop.spooled()["closed"] or len(set(victims)) > 1
         for name in victim.split("+"):
             broker.kill() if name == "broker" else loop.kill(name)
-        for name in reversed(victim.split("+")):
-            restart(loop, broker, name)
+        with row.struck(loop):
+            for name in reversed(victim.split("+")):
+                restart(loop, broker, name)
 
 
 def restart(loop: Loop, broker: MosquittoBroker, name: str) -> None:
@@ -86,10 +88,10 @@ def _passed(loop: Loop, goal: int) -> int:
     return committed if committed >= goal else 0
 
 
-def assert_nothing_lost(loop: Loop, expected: Expected) -> SealedSession:
+def assert_nothing_lost(loop: Loop, expected: Expected, row: Row) -> SealedSession:
     loop.wait_edge(timeout_s=120)
     (sealed,) = loop.sealed()
-    assert_recorded(sealed, expected)
+    row.compare(sealed, expected)
     state = loop.spooled()
     assert (state["waiting"], state["refused"], state["closed"]) == (0, 0, 1)
     assert loop.get("/api/quarantine")["messages"] == []
@@ -112,8 +114,10 @@ def go_through(loop: Loop, broker: MosquittoBroker, plan: SessionPlan, victims: 
     loop.write_plan(plan)
     loop.start_cloud()
     loop.start_edge()
-    kill_mid_session(loop, broker, victims, expected.span)
-    sealed = assert_nothing_lost(loop, expected)
+    kinds = sorted(set(victims))
+    row = Row(f"SIGKILL of {kinds[0] if len(kinds) == 1 else 'all, random order'}")
+    kill_mid_session(loop, broker, victims, expected.span, row)
+    sealed = assert_nothing_lost(loop, expected, row)
     if isinstance(plan.source, SyntheticSource):
         assert_in_time(sealed)
 
@@ -129,6 +133,21 @@ def test_all_processes_are_killed_in_random_order(loop: Loop, own_mosquitto: Mos
     victims = [*PROCESSES, "cloud+broker", "cloud+broker"]
     random.Random(5).shuffle(victims)
     go_through(loop, own_mosquitto, synthetic(), victims)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", [*PROCESSES, "cloud+broker"])
+def test_a_process_is_killed_ten_times(loop: Loop, own_mosquitto: MosquittoBroker, victim: str) -> None:
+    go_through(loop, own_mosquitto, synthetic(repetitions=6, speed=1.5), [victim] * 10)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_all_processes_are_killed_ten_times_each_in_random_order(loop: Loop, own_mosquitto: MosquittoBroker) -> None:
+    victims = [*PROCESSES, "cloud+broker"] * 10
+    random.Random(7).shuffle(victims)
+    go_through(loop, own_mosquitto, synthetic(repetitions=16, speed=1.5), victims)
 
 
 @pytest.mark.faults
