@@ -144,6 +144,14 @@ class Registry:
         targets, _, _ = self._load()
         return tuple(sorted(map(_published, targets.signed.targets.values()), key=lambda p: (p.line, p.version)))
 
+    def vouch(self, body: bytes) -> dict[str, bytes]:
+        """Sign an order to edges as role `targets`; signature by id of the key.
+
+        What is signed must begin with something that no metadata begins with.
+        """
+        signer = self._signers["targets"]
+        return {signer.public_key.keyid: bytes.fromhex(signer.sign(body).signature)}
+
     def root_bytes(self) -> bytes:
         """The newest root metadata: what an edge is given when it is provisioned, and trusts from then on."""
         newest = max(

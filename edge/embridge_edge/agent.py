@@ -14,6 +14,7 @@ from embridge_edge.decode.calibration import calibrate, load_calibration, save_c
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.digest import Digest, write_digest
+from embridge_edge.erasures import Erasures
 from embridge_edge.identity import Credentials
 from embridge_edge.live import LiveDecoding
 from embridge_edge.lock import only_agent
@@ -80,7 +81,15 @@ class Agent:
         self._vigil = Vigil(
             notifier or Notifier(), self._courier, clock, chunk_s=edge.chunk_s, status=self._in_a_few_words
         )
-        self._uplink = Uplink(settings, self._courier, clock, state=self._state, on_desired=self._releases.desire)
+        self._erasures = Erasures(settings.edge, self._courier, clock, changed=self._changed)
+        self._uplink = Uplink(
+            settings,
+            self._courier,
+            clock,
+            state=self._state,
+            on_desired=self._releases.desire,
+            on_order=self._erasures.take,
+        )
         self.digests: list[Digest] = []
 
     async def run(self, *, until_done: bool = False) -> None:
@@ -107,6 +116,7 @@ class Agent:
             background = [
                 tasks.create_task(self._uplink.run(), name="uplink"),
                 tasks.create_task(self._releases.run(), name="releases"),
+                tasks.create_task(self._erasures.run(), name="erasures"),
                 tasks.create_task(self._sync(), name="sync"),
                 tasks.create_task(self._vigil.run(), name="vigil"),
             ]
@@ -147,7 +157,8 @@ class Agent:
         if known is None and entry.quality_gate is not QualityGate.OFF:
             notes = await quality.gate(entry, self._open(entry), self._clock)
         try:
-            await self._record(entry, notes)
+            async with self._erasures.held():
+                await self._record(entry, notes)
         except OperatorError as error:
             if error.reason is not Reason.DISK_FULL:
                 raise
@@ -226,7 +237,8 @@ class Agent:
             created_ns=self._clock.wall_ns(),
         )
         save_calibration(self._state_dir, calibration)
-        logger.info("calibrated %s on %.0f s of signal", participant, calibration.duration_s)
+        # A log is no place for who it was: it outlives their data.
+        logger.info("calibrated on %.0f s of signal", calibration.duration_s)
 
     def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
         manifest = decoder.manifest
@@ -294,6 +306,7 @@ class Agent:
             disk=disk_level(self._courier.spool.room, self._edge.reserve_bytes),
             disk_free=self._courier.spool.room,
             certificate_ends_ns=self._credentials.watch(self._clock.wall_ns()),
+            orders=self._erasures.done,
             t_ns=self._clock.wall_ns(),
         )
 

@@ -139,3 +139,33 @@ def rollback(
     with only_agent(folder):
         slot = Slots(folder / FOLDER).rollback(reason)
     typer.echo(f"{slot.name} runs from the next start of the agent on.")
+
+
+@app.command()
+def forget(
+    participant: Annotated[str, typer.Argument(help="Pseudonym.")],
+    state_dir: Annotated[Path | None, typer.Option(help="State directory of the agent, which must not run.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase a participant from this edge: spool, calibrations and digests.
+
+    An edge with a root of trust does so by itself when the cloud's `embridge participant erase` tells it to.
+    """
+    from embridge_edge.erasures import erase
+    from embridge_edge.lock import only_agent
+    from embridge_edge.spool import Spool
+    from embridge_shared import settings
+
+    config = settings.load()
+    folder = state_dir or config.edge.state_dir
+    if not yes:
+        typer.confirm(
+            f"Erase all that {folder} holds of this participant, unsent samples included?", abort=True, err=True
+        )
+    with only_agent(folder):
+        spool = Spool(folder / "spool.db", config.edge.spool_max_bytes)
+        try:
+            found = erase(spool, folder, lambda name: name == participant)
+        finally:
+            spool.close()
+    typer.echo(f"erased {found} sessions and files")

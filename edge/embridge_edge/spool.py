@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS refused (
     reason TEXT NOT NULL, detail TEXT NOT NULL, payload BLOB NOT NULL,
     PRIMARY KEY (session, stream, first)
 );
+CREATE TABLE IF NOT EXISTS orders (id BLOB PRIMARY KEY, done_ns INTEGER NOT NULL);
 """
 
 
@@ -326,6 +327,39 @@ class Spool:
             (refusal.reason, refusal.detail, *place),
         )
         return dict(self._db.execute(f"SELECT id, length(payload) FROM items {where}", place))  # noqa: S608
+
+    def erase(self, sessions: list[UUID]) -> None:
+        """Remove sessions and every page their bytes may still stand in; harmless when done again.
+
+        Raises:
+            EmbridgeError: The disk is full or fails; ask again when it is not.
+        """
+        keys = [(s.bytes,) for s in sessions]
+        with self._transaction([]):
+            for table in ("items", "progress", "refused", "sessions"):
+                self._db.executemany(f"DELETE FROM {table} WHERE session = ?", keys)  # noqa: S608
+        self._ballast.drop()
+        try:
+            # What was delivered long ago stands in free pages too: only a whole new file is without it.
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+        self._count, self._bytes = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM items"
+        ).fetchone()
+
+    def obeyed(self, order: UUID, done_ns: int, *, keep: int) -> None:
+        """Remember that an order was carried out; the last `keep` are kept."""
+        with self._transaction([]):
+            self._db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?)", (order.bytes, done_ns))
+            self._db.execute(
+                "DELETE FROM orders WHERE id NOT IN (SELECT id FROM orders ORDER BY done_ns DESC LIMIT ?)", (keep,)
+            )
+
+    def orders(self) -> tuple[UUID, ...]:
+        """Orders that were carried out, the latest last."""
+        return tuple(UUID(bytes=r[0]) for r in self._db.execute("SELECT id FROM orders ORDER BY done_ns"))
 
     def backlog(self) -> Backlog:
         """What waits; may be read from any thread."""

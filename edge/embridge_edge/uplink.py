@@ -16,6 +16,7 @@ from embridge_edge.courier import Courier
 from embridge_edge.mqtt import Client
 from embridge_edge.spool import Item
 from embridge_shared.clock import Clock
+from embridge_shared.erasure import SignedOrder
 from embridge_shared.errors import DataError, EmbridgeError
 from embridge_shared.settings import Settings
 from embridge_shared.tls import tls_context
@@ -46,6 +47,7 @@ class Uplink:
         clock: Paces resends and backoff.
         state: Tells what the edge is, for the retained state.
         on_desired: Called with what the cloud wants the edge to run.
+        on_order: Called with orders to erase; they are not checked yet.
         rng: Jitter of the backoff.
     """
 
@@ -57,6 +59,7 @@ class Uplink:
         *,
         state: Callable[[], EdgeState],
         on_desired: Callable[[Desired], Awaitable[None]],
+        on_order: Callable[[SignedOrder], None] = lambda _: None,
         rng: random.Random | None = None,
     ) -> None:
         self._mqtt = settings.mqtt
@@ -65,6 +68,7 @@ class Uplink:
         self._clock = clock
         self._state = state
         self._on_desired = on_desired
+        self._on_order = on_order
         self._rng = rng or random.Random()  # noqa: S311
         self._inflight: dict[int, tuple[int, int]] = {}  # spool id -> (sent, monotonic ns; tries)
         self._cursor = 0
@@ -124,7 +128,8 @@ class Uplink:
         )
         client.pending_calls_threshold = self._edge.window + 8
         async with client:
-            await client.subscribe([(topics.commit_topic(name), 1), (topics.desired_topic(name), 1)])
+            wanted = (topics.commit_topic(name), topics.desired_topic(name), topics.orders_topic(name))
+            await client.subscribe([(topic, 1) for topic in wanted])
             self._inflight.clear()
             self._cursor = 0
             self.link = LinkState.ONLINE
@@ -199,6 +204,8 @@ class Uplink:
                     await self._settle(unpack(payload, CommitReport))
                 elif message.topic.value == desired and payload:
                     await self._on_desired(unpack(payload, Desired))
+                elif message.topic.value == topics.orders_topic(self._edge.name):
+                    self._on_order(SignedOrder.unpack(payload))
             except DataError as error:
                 logger.warning("ignored a message on %s: %s", message.topic, error)
 

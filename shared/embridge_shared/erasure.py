@@ -12,6 +12,8 @@ from uuid import UUID
 
 import msgspec
 
+from embridge_shared.errors import DataError, Reason
+
 ORDERS_KEPT = 32
 """Orders done that an edge keeps telling of."""
 
@@ -56,15 +58,34 @@ class SignedOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     body: bytes
     signatures: dict[str, bytes]
 
+    def pack(self) -> bytes:
+        """As it is sent."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> SignedOrder:
+        """Read what was sent.
+
+        Raises:
+            DataError: It is none.
+        """
+        try:
+            return msgspec.msgpack.decode(payload, type=cls, strict=True)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise DataError(f"no signed order: {error}", reason=Reason.MALFORMED) from error
+
     def order(self) -> ErasureOrder:
         """The order; call after the signatures were checked.
 
         Raises:
-            ValueError: It is none.
+            DataError: It is none.
         """
-        if not self.body.startswith(_PREFIX):
-            raise ValueError("no order")
-        return msgspec.msgpack.decode(self.body[len(_PREFIX) :], type=ErasureOrder, strict=True)
+        try:
+            if not self.body.startswith(_PREFIX):
+                raise ValueError("signed for something else")
+            return msgspec.msgpack.decode(self.body[len(_PREFIX) :], type=ErasureOrder, strict=True)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise DataError(f"no order to erase: {error}", reason=Reason.MALFORMED) from error
 
 
 def fingerprint(participant: str, salt: bytes) -> bytes:

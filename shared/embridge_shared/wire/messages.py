@@ -151,6 +151,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
     quality: tuple[StreamQuality, ...] = ()
     disk: DiskLevel = DiskLevel.OK
     disk_free: int = 0
+    orders: tuple[UUID, ...] = ()
     certificate_ends_ns: int = 0
     t_ns: int = 0
     schema: int = SCHEMA
