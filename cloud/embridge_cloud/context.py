@@ -6,8 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from embridge_cloud.api.events import EventBus
+from embridge_cloud.api.health import Health
+from embridge_cloud.api.metrics import Metrics
+from embridge_cloud.api.tokens import TokenFile
 from embridge_cloud.broker import BrokerAddress
 from embridge_cloud.ingest import Ingester
+from embridge_cloud.store.audit import AuditLog
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealed import Catalogue
 from embridge_shared.clock import Clock
@@ -39,6 +44,25 @@ class CloudPaths:
 
 
 @dataclass(frozen=True, slots=True)
+class Operating:
+    """What those who operate a cloud process see and may do.
+
+    Attributes:
+        tokens: Who may call the HTTP interface.
+        audit: What was changed, by whom.
+        events: What happens; extensions publish their own.
+        health: Whether the process does what it is there for.
+        metrics: Its figures; extensions may register collectors in `metrics.registry`.
+    """
+
+    tokens: TokenFile
+    audit: AuditLog
+    events: EventBus
+    health: Health
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
 class CloudContext:
     """A running cloud process.
 
@@ -53,6 +77,7 @@ class CloudContext:
         url: Where the HTTP interface is reached.
         tasks: Supervises background tasks: one that fails ends the process.
         stopping: Set when the process is asked to end.
+        operating: Tokens, audit log, events, health and metrics; each is at hand under its own name too.
     """
 
     settings: Settings
@@ -65,3 +90,29 @@ class CloudContext:
     url: str
     tasks: asyncio.TaskGroup
     stopping: asyncio.Event
+    operating: Operating
+
+    @property
+    def tokens(self) -> TokenFile:
+        """Who may call the HTTP interface."""
+        return self.operating.tokens
+
+    @property
+    def audit(self) -> AuditLog:
+        """What was changed, by whom."""
+        return self.operating.audit
+
+    @property
+    def events(self) -> EventBus:
+        """What happens."""
+        return self.operating.events
+
+    @property
+    def health(self) -> Health:
+        """Whether the process does what it is there for."""
+        return self.operating.health
+
+    @property
+    def metrics(self) -> Metrics:
+        """Figures for a monitor."""
+        return self.operating.metrics

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
+from embridge_cloud.api import models
+from embridge_cloud.api.metrics import gauge, gauges
+from embridge_cloud.api.roles import Role, access
 from embridge_cloud.context import CloudContext
-from embridge_cloud.jobs import Jobs
+from embridge_cloud.jobs import Job, Jobs, JobState
 from embridge_cloud.recipe import Recipe, Summary
 from embridge_cloud.registry import Registry
 from embridge_shared.errors import EmbridgeError, OperatorError, Reason
@@ -45,10 +52,16 @@ class Fleet:
         self._context = context
         state_dir = context.settings.cloud.state_dir
         self.registry = Registry(context.updates_dir.parent, context.clock)
-        self.jobs = Jobs(state_dir / "jobs", context.catalogue.directory, context.clock, self._publish)
+        self.jobs = Jobs(
+            state_dir / "jobs", context.catalogue.directory, context.clock, self._publish, on_change=self._tell
+        )
 
     async def _publish(self, folder: Path, summary: Summary) -> None:
-        await asyncio.to_thread(self.registry.publish, folder / summary.bundle)
+        published = await asyncio.to_thread(self.registry.publish, folder / summary.bundle)
+        self._context.events.publish("release", published.name, digest=published.digest)
+
+    def _tell(self, job: Job) -> None:
+        self._context.events.publish("job", job.id, state=job.state.value, release=job.release, error=job.error)
 
     def release(self, name: str) -> Published:
         """A published release.
@@ -86,6 +99,7 @@ class Fleet:
         for edge in chosen:
             await self._context.ingester.publish(topics.desired_topic(edge), pack(desired), retain=True)
         logger.info("offered %s to %s", name, ", ".join(chosen))
+        self._context.events.publish("rollout", published.name, edges=chosen)
         return chosen
 
     async def keep_fresh(self) -> None:
@@ -108,52 +122,91 @@ def add_fleet(app: FastAPI, context: CloudContext) -> None:
     """Add the routes of jobs and releases to a cloud process."""
     fleet = Fleet(context)
     context.tasks.create_task(fleet.keep_fresh(), name="fleet")
+    context.metrics.registry.register(_Figures(fleet))
     _add_jobs(app, fleet.jobs)
     _add_releases(app, fleet)
 
 
+class _Figures(Collector):
+    """Jobs and releases for a monitor."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        states = Counter(job.state for job in self._fleet.jobs.list())
+        yield gauges("jobs", "Jobs by state.", ["state"], {(s.value,): states[s] for s in JobState})
+        try:
+            yield gauge("releases", "Releases published.", len(self._fleet.registry.releases()))
+        except EmbridgeError as error:
+            logger.warning("metrics are incomplete: %s", error)
+
+
 def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
-    @app.post("/api/jobs", status_code=201)
+    @app.post("/api/jobs", status_code=201, response_model=models.Job, tags=["jobs"], openapi_extra=_body_of(Recipe))
+    @access(Role.OPERATOR, action="job.start")
     async def start(request: Request) -> Any:
         """Start a realignment; the body is a recipe."""
-        return msgspec.to_builtins(jobs.start(_body(await request.body(), Recipe)))
+        job = jobs.start(_body(await request.body(), Recipe))
+        request.state.subject = (job.id,)
+        return msgspec.to_builtins(job)
 
-    @app.get("/api/jobs")
+    @app.get("/api/jobs", response_model=list[models.Job], tags=["jobs"])
+    @access(Role.VIEWER)
     async def listing() -> Any:
         """All jobs, the oldest first."""
         return msgspec.to_builtins(jobs.list())
 
-    @app.get("/api/jobs/{name}")
+    @app.get("/api/jobs/{name}", response_model=models.Job, tags=["jobs"])
+    @access(Role.VIEWER)
     async def one(name: str) -> Any:
         """One job and how far it is."""
         return msgspec.to_builtins(jobs.get(name))
 
-    @app.get("/api/jobs/{name}/summary")
+    @app.get("/api/jobs/{name}/summary", response_model=dict[str, Any], tags=["jobs"])
+    @access(Role.VIEWER)
     async def summary(name: str) -> Any:
         """What a finished job made."""
         return msgspec.to_builtins(jobs.summary(name))
 
-    @app.delete("/api/jobs/{name}")
+    @app.delete("/api/jobs/{name}", response_model=models.Job, tags=["jobs"])
+    @access(Role.OPERATOR, action="job.cancel")
     async def cancel(name: str) -> Any:
         """Stop a running job."""
         return msgspec.to_builtins(await jobs.cancel(name))
 
 
 def _add_releases(app: FastAPI, fleet: Fleet) -> None:
-    @app.get("/api/releases")
+    @app.get("/api/releases", response_model=list[models.Release], tags=["releases"])
+    @access(Role.VIEWER)
     async def releases() -> Any:
         """All releases."""
         return msgspec.to_builtins(fleet.registry.releases())
 
-    @app.post("/api/releases/{name}/rollout")
+    @app.post(
+        "/api/releases/{name}/rollout", response_model=list[str], tags=["releases"], openapi_extra=_body_of(Offer)
+    )
+    @access(Role.OPERATOR, action="release.rollout")
     async def rollout(name: str, request: Request) -> Any:
-        """Offer a release to edges."""
+        """Offer a release to edges; returns their names."""
         body = await request.body()
-        return await fleet.offer(name, _body(body, Offer).edges if body else ())
+        chosen = await fleet.offer(name, _body(body, Offer).edges if body else ())
+        request.state.detail = {"edges": len(chosen)}
+        return chosen
+
+
+def _body_of(kind: type[Any]) -> dict[str, Any]:
+    """What the OpenAPI document says of a body that is decoded here."""
+    about = (kind.__doc__ or "").partition("\n")[0]
+    schema = {"type": "object", "title": kind.__name__, "description": about}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
 
 
 def _body(payload: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, EmbridgeError) as error:
+    except (msgspec.DecodeError, EmbridgeError, RecursionError) as error:
         raise OperatorError(f"no valid {kind.__name__.lower()}: {error}", reason=Reason.MALFORMED) from error

@@ -80,15 +80,23 @@ class Jobs:
         store: Folder of sealed sessions.
         clock: Dates jobs.
         on_done: Called with the folder and summary of each job that succeeded.
+        on_change: Told of a job that starts or ends.
     """
 
     def __init__(
-        self, folder: Path, store: Path, clock: Clock, on_done: Callable[[Path, Summary], Awaitable[None]]
+        self,
+        folder: Path,
+        store: Path,
+        clock: Clock,
+        on_done: Callable[[Path, Summary], Awaitable[None]],
+        *,
+        on_change: Callable[[Job], None] | None = None,
     ) -> None:
         self._folder = folder
         self._store = store
         self._clock = clock
         self._on_done = on_done
+        self._on_change = on_change
         self._jobs: dict[str, Job] = {}
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -221,6 +229,8 @@ class Jobs:
     def _keep(self, job: Job) -> None:
         self._jobs[job.id] = job
         write_atomically(self._folder / job.id / "job.json", msgspec.json.encode(job))
+        if self._on_change is not None:
+            self._on_change(job)
 
 
 async def _last_words(stream: asyncio.StreamReader | None) -> str:

@@ -20,7 +20,6 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_TIMEOUT_S = 10.0
 
 
 @app.command("list")
@@ -31,7 +30,9 @@ def list_releases(
     as_json: Json = False,
 ) -> None:
     """List what a cloud process has published, oldest version first."""
-    rows = _get(_base(url), "/api/releases")
+    from embridge_shared.cloud_client import connect
+
+    rows = connect(url).get("/api/releases")
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -94,47 +95,3 @@ def verify(
 def _head(bundle: Bundle) -> str:
     made = datetime.fromtimestamp(bundle.manifest.created_ns * 1e-9, UTC)
     return f"digest   {bundle.digest}\nsize     {bundle.size} bytes\nmade     {made:%Y-%m-%dT%H:%M:%SZ}\n"
-
-
-def _base(url: str | None) -> str:
-    from embridge_shared import settings
-
-    cloud = settings.load().cloud
-    return (url or cloud.public_url or f"http://{cloud.http_host}:{cloud.http_port}").rstrip("/")
-
-
-def _get(base: str, path: str) -> Any:
-    """The JSON a cloud process answers.
-
-    Raises:
-        ConfigError: `base` is no HTTP address.
-        NetworkError: UNREACHABLE, or the answer is not that of an EMBridge cloud.
-    """
-    from urllib.error import HTTPError, URLError
-    from urllib.request import urlopen
-
-    from embridge_shared.errors import ConfigError, NetworkError, Reason
-
-    if not base.startswith(("http://", "https://")):
-        raise ConfigError(f"{base!r} is no address of an HTTP interface.", hint="Give one like http://127.0.0.1:8470.")
-    try:
-        with urlopen(base + path, timeout=_TIMEOUT_S) as response:  # noqa: S310
-            return json.load(response)
-    except HTTPError as error:
-        error.close()
-        raise NetworkError(
-            f"{base} answered {error.code}.",
-            reason=Reason.FOREIGN,
-            hint="Is an `embridge cloud run` of this version there?",
-        ) from error
-    except (URLError, OSError) as error:
-        why = getattr(error, "reason", error)
-        raise NetworkError(
-            f"no cloud answers at {base}: {why}.",
-            reason=Reason.UNREACHABLE,
-            hint="Start `embridge cloud run`, or give its address with --url.",
-        ) from error
-    except ValueError as error:
-        raise NetworkError(
-            f"{base} is no EMBridge cloud: {error}.", reason=Reason.FOREIGN, hint="Check the address."
-        ) from error

@@ -7,17 +7,21 @@ import json
 import logging
 import os
 import signal
-import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import uvicorn
-
-from embridge_cloud.api.app import Extension, create_app
+from embridge_cloud.api.app import Extension, create_app, protect
+from embridge_cloud.api.events import EventBus
+from embridge_cloud.api.health import Health, LoopLag
+from embridge_cloud.api.metrics import Metrics
+from embridge_cloud.api.tokens import TokenFile
+from embridge_cloud.api.watch import StoreWatch
 from embridge_cloud.broker import BrokerAddress, embedded_broker
-from embridge_cloud.context import CloudContext, CloudPaths
+from embridge_cloud.context import CloudContext, CloudPaths, Operating
+from embridge_cloud.http_server import HttpServer, listen, url_of
 from embridge_cloud.ingest import Ingester
+from embridge_cloud.store.audit import AuditLog
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.store.sealing import Sealer
@@ -25,7 +29,6 @@ from embridge_cloud.transport import MqttTransport
 from embridge_cloud.vigil import keep_vigil
 from embridge_cloud.waiting import root_cause
 from embridge_shared.clock import Clock, SystemClock
-from embridge_shared.errors import NetworkError, Reason
 from embridge_shared.service import Notifier
 from embridge_shared.settings import Settings
 
@@ -45,7 +48,8 @@ def run_cloud(
         settings: Configuration.
         extensions: Add routes and background tasks.
         broker_port: Port of the embedded broker instead of `mqtt.port`; 0 takes any free one.
-        ready_file: Written when the process ingests: JSON with `mqtt_host`, `mqtt_port`, `http_url` and `pid`.
+        ready_file: Written when the process ingests: JSON with `mqtt_host`, `mqtt_port`, `http_url`, `token_file`,
+            `pid`.
 
     Raises:
         EmbridgeError: It cannot start, or the database takes nothing any more.
@@ -91,7 +95,7 @@ async def serve(
         cloud = settings.cloud
         hot = HotStore(paths.hot, quarantine_max_bytes=cloud.quarantine_max_bytes, reserve_bytes=cloud.reserve_bytes)
         store = stack.enter_context(hot)
-        listener = stack.enter_context(_listen(settings.cloud.http_host, settings.cloud.http_port))
+        listener = stack.enter_context(listen(settings.cloud))
         broker = BrokerAddress(settings.mqtt.host, settings.mqtt.port)
         if settings.cloud.embedded_broker:
             port = settings.mqtt.port if broker_port is None else broker_port
@@ -99,6 +103,9 @@ async def serve(
                 embedded_broker(settings.mqtt.host, port, insecure=settings.mqtt.insecure)
             )
         ingester = _ingester(settings, store, paths, broker, clock)
+        operating = _operating(settings, store, ingester, clock)
+        url = url_of(listener, cloud)
+        stack.enter_context(operating.tokens.announced(url, clock.wall_ns()))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         context = CloudContext(
             settings=settings,
@@ -108,27 +115,53 @@ async def serve(
             ingester=ingester,
             updates_dir=paths.updates,
             broker=broker,
-            url=settings.cloud.public_url or _url(listener),
+            url=cloud.public_url or url,
             tasks=tasks,
             stopping=stopping,
+            operating=operating,
         )
-        app = create_app(context)
-        for extend in extensions:
-            extend(app, context)
-        server = _QuietServer(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", log_level="warning")
-        )
+        server = HttpServer(protect(create_app(context, extensions), context), cloud)
         ingesting = tasks.create_task(ingester.run(), name="ingester")
         serving = tasks.create_task(server.serve(sockets=[listener]), name="http")
+        watching = _watch(context)
         try:
             yield context
         finally:
             stopping.set()
             ingester.stop()
             await asyncio.wait([ingesting])
+            await _end(watching)
+            operating.events.close()
             server.should_exit = True
             await asyncio.wait([serving])
         logger.info("stopped")
+
+
+def _operating(settings: Settings, store: HotStore, ingester: Ingester, clock: Clock) -> Operating:
+    reserve, events = settings.cloud.reserve_bytes, EventBus(clock)
+    health = Health(ingester, store, reserve=reserve, lag=LoopLag(clock), clock=clock)
+    return Operating(
+        tokens=TokenFile(settings.cloud.state_dir),
+        audit=AuditLog(store),
+        events=events,
+        health=health,
+        metrics=Metrics(ingester, store, health, events, reserve=reserve),
+    )
+
+
+def _watch(context: CloudContext) -> list[asyncio.Task[None]]:
+    """What the HTTP interface has done in the background; it ends with the process, and never ends it."""
+    watch = StoreWatch(context.store.read, context.ingester, context.events, context.clock)
+    return [
+        context.tasks.create_task(watch.run(context.stopping), name="store-watch"),
+        context.tasks.create_task(context.health.lag.watch(context.stopping), name="loop-lag"),
+    ]
+
+
+async def _end(watching: Sequence[asyncio.Task[None]]) -> None:
+    for task in watching:
+        task.cancel()
+    await asyncio.wait(watching)
 
 
 def _ingester(settings: Settings, store: HotStore, paths: CloudPaths, broker: BrokerAddress, clock: Clock) -> Ingester:
@@ -153,36 +186,10 @@ def _write_ready(path: Path, context: CloudContext) -> None:
         "mqtt_host": context.broker.host,
         "mqtt_port": context.broker.port,
         "http_url": context.url,
+        "token_file": str(context.tokens.local_path),
         "pid": os.getpid(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(body))
     part.replace(path)
-
-
-class _QuietServer(uvicorn.Server):
-    """Leaves signals to the process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        raise NetworkError(
-            f"no server can listen on {host}:{port}: {os.strerror(error.errno or 0)}",
-            reason=Reason.LOCKED,
-            hint="Set cloud.http_port; 0 takes any free port.",
-        ) from error
-    with listener:
-        yield listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{host}:{port}"

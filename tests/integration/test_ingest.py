@@ -15,6 +15,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
+from embridge_cloud.api.roles import Role, access
 from embridge_cloud.server import serve
 from embridge_cloud.store.failures import StoreError
 from embridge_cloud.store.hot import HotStore
@@ -34,9 +35,14 @@ def configuration(tmp_path: Path, port: int, **cloud) -> Settings:
     )
 
 
+tokens: dict[str, str] = {}
+"""The local token of each cloud process, by host and port."""
+
+
 @asynccontextmanager
 async def running(settings: Settings, **options):
     async with serve(settings, **options) as context:
+        tokens[context.url.split("/")[2]] = context.tokens.local_path.read_text().strip()
         await until(lambda: context.ingester.status.connected)
         yield context
 
@@ -48,9 +54,12 @@ async def until(condition, timeout_s: float = 10.0) -> None:
 
 
 async def get(url: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    own = {"Authorization": f"Bearer {token}"} if (token := tokens.get(url.split("/")[2])) else {}
+
     def fetch() -> tuple[int, bytes]:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=10) as response:
+            request = urllib.request.Request(url, headers={**own, **(headers or {})})
+            with urllib.request.urlopen(request, timeout=10) as response:
                 return response.status, response.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -197,10 +206,12 @@ async def test_extensions_add_routes_and_tasks(tmp_path, own_mosquitto):
             await context.stopping.wait()
 
         @app.get("/api/extra")
+        @access(Role.VIEWER)
         async def extra() -> dict[str, int]:
             return {"sessions": len(context.catalogue.sessions())}
 
         @app.get("/api/broken")
+        @access(Role.VIEWER)
         async def broken() -> None:
             raise EmbridgeError("no such thing", reason=Reason.NOT_FOUND, hint="look elsewhere")
 
@@ -286,7 +297,9 @@ def start_cloud(tmp_path: Path, port: int, *arguments: str) -> tuple[subprocess.
 
 async def wait_ready(process: subprocess.Popen[bytes], ready: Path) -> dict:
     await until(lambda: ready.exists() or process.poll() is not None, 30)
-    return json.loads(ready.read_text())  # noqa: ASYNC240
+    body = json.loads(ready.read_text())  # noqa: ASYNC240
+    tokens[body["http_url"].split("/")[2]] = Path(body["token_file"]).read_text().strip()  # noqa: ASYNC240
+    return body
 
 
 async def test_sigkill_of_cloud_and_broker_loses_nothing_and_stores_nothing_twice(tmp_path, own_mosquitto):

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from embridge_cloud.store.sealed import Catalogue, SealedSession
 from embridge_edge.plan import Plan, SessionPlan
 from embridge_edge.takes import open_take
+from embridge_shared.cloud_client import CloudApi
 from embridge_shared.session import CueShown, Repetition, SessionClosed, SessionOpened
 
 EMBRIDGE = Path(sys.executable).with_name("embridge")
@@ -121,6 +121,7 @@ class Loop:
     settings: dict[str, str] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     url: str = ""
+    api: CloudApi | None = None
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("EMBRIDGE_")}
@@ -180,7 +181,9 @@ class Loop:
         ready, process = self.folder / "ready.json", self.running["cloud"]
         until(lambda: ready.exists() or process.poll() is not None, what="the cloud process to be ready")
         assert process.poll() is None, self.log("cloud")
-        self.url = json.loads(ready.read_text())["http_url"]
+        found = json.loads(ready.read_text())
+        self.url = found["http_url"]
+        self.api = CloudApi(self.url, Path(found["token_file"]).read_text().strip())
 
     def write_plan(self, *sessions: SessionPlan) -> Path:
         path = self.folder / "plan.json"
@@ -216,8 +219,8 @@ class Loop:
             process.wait()
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=10) as response:
-            return json.load(response)
+        assert self.api is not None
+        return self.api.get(path)
 
     def committed(self) -> int:
         """Index the cloud's database has reached, all streams of all sessions together."""

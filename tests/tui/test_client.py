@@ -14,6 +14,7 @@ import pytest
 
 from embridge_cloud.fleet import add_fleet
 from embridge_cloud.server import serve
+from embridge_shared.cloud_client import CloudApi
 from embridge_shared.errors import ConfigError, NetworkError, Reason
 from embridge_shared.settings import CloudSettings, MqttSettings, Settings
 from embridge_tui.app import EmbridgeApp
@@ -65,7 +66,8 @@ async def test_the_interface_over_a_real_cloud(tmp_path):
     async with serve(settings, extensions=[add_fleet], broker_port=0) as cloud:
         edge = TestEdge("edge-1", recording.messages())
         await edge.deliver(cloud.broker.host, cloud.broker.port, recording.session.id)
-        app = EmbridgeApp(HttpClient(cloud.url), period_s=0.1)
+        asked = CloudApi(cloud.url, cloud.tokens.local_path.read_text().strip())
+        app = EmbridgeApp(HttpClient(asked), period_s=0.1)
         async with app.run_test(size=(120, 34)) as pilot, asyncio.timeout(10):
             shown = ""
             while "stored" not in shown or "sealed" not in shown:
@@ -78,8 +80,11 @@ async def test_the_interface_over_a_real_cloud(tmp_path):
             assert all(f"{n} stored, " in shown for n in stored)
             assert str(table.get_row_at(0)[5]) == str(sum(stored))
             with pytest.raises(NetworkError) as caught:
-                await HttpClient(cloud.url).session(uuid4())
-            assert caught.value.reason is Reason.FOREIGN
+                await HttpClient(asked).session(uuid4())
+            assert caught.value.reason is Reason.NOT_FOUND
+            with pytest.raises(NetworkError, match="asks for a token") as caught:
+                await HttpClient(cloud.url).snapshot()
+            assert "api.token" in caught.value.hint
 
 
 async def test_nobody_there(free_port):

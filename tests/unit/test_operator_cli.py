@@ -154,7 +154,7 @@ def test_published_releases_are_listed(answers):
     assert "embridge-2" in run(release_cli.app, "list", "--url", url)
     assert told["path"] == "/api/releases"
     told["body"] = b"<html>"
-    with pytest.raises(NetworkError, match="no EMBridge cloud"):
+    with pytest.raises(NetworkError, match="not what an EMBridge cloud answers"):
         run(release_cli.app, "list", "--url", url)
     told["status"] = 404
     with pytest.raises(NetworkError, match="404"):

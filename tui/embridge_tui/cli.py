@@ -18,20 +18,14 @@ def tui(
     """Look at sessions, edges, releases and training of a running cloud; changes nothing there."""
     import sys
 
+    from embridge_shared.cloud_client import connect
     from embridge_shared.errors import OperatorError
     from embridge_tui.app import EmbridgeApp
     from embridge_tui.client import HttpClient
 
-    client = HttpClient(url or _configured())
+    client = HttpClient(connect(url))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise OperatorError(
             "`embridge tui` needs a terminal.", hint="`embridge session list` and `embridge release list` do not."
         )
     EmbridgeApp(client).run()
-
-
-def _configured() -> str:
-    from embridge_shared import settings
-
-    cloud = settings.load().cloud
-    return cloud.public_url or f"http://{cloud.http_host}:{cloud.http_port}"

@@ -1,130 +1,139 @@
-"""The HTTP interface: health, sessions, edges, quarantine, counters, and the update repository as files."""
+"""The HTTP interface: an application of routes, and what stands before it.
+
+Shield        number, size, host, headers, counters, log line
+CORS          only for the pages cloud.http_origins names
+Gate          token, role, rate, time; changes go into the audit log
+Revalidation  ETag and 304
+FastAPI       the routes of this package and of extensions; /updates is public, since it is signed
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
-from uuid import UUID
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
+from embridge_cloud.api import admin_routes, evidence, models, process_routes, store_routes
+from embridge_cloud.api.gate import Gate, check_routes
+from embridge_cloud.api.limits import Limits
+from embridge_cloud.api.problems import add_handlers
+from embridge_cloud.api.revalidation import Revalidation
+from embridge_cloud.api.roles import access_of
+from embridge_cloud.api.shield import Shield
 from embridge_cloud.context import CloudContext
-from embridge_cloud.status import IngestState
-from embridge_cloud.store.ranges import CommittedRanges
-from embridge_shared.errors import DataError, EmbridgeError, NetworkError, OperatorError, Reason
 
 Extension = Callable[[FastAPI, CloudContext], None]
-"""Adds routes of its own; called once, before the server starts."""
+"""Adds routes of its own, each with `access(role)`; called once, before the server starts."""
 
-_STATUS = {Reason.NOT_FOUND: 404, Reason.LOCKED: 409, Reason.UNREACHABLE: 503}
+_SHARED_ANSWERS: Final = {
+    "400": "What was sent cannot be carried out.",
+    "401": "No token, or one that is not valid.",
+    "403": "The role of the token does not allow it.",
+    "404": "There is no such thing.",
+    "409": "Something else has it.",
+    "413": "The body is too large.",
+    "422": "What was sent is not of the right shape.",
+    "429": "Too many requests; `Retry-After` says how long to wait.",
+    "500": "Something broke; the log tells what.",
+    "503": "A part of the process, or the broker, does not answer.",
+    "504": "It took too long.",
+    "507": "The disk is full.",
+}
 
 
-def create_app(context: CloudContext) -> FastAPI:
-    """The application over a running cloud process."""
-    app = FastAPI(title="EMBridge cloud", docs_url=None, redoc_url=None)
-    _add_health(app, context)
-    _add_sessions(app, context)
-    _add_ingest(app, context)
-    app.add_exception_handler(EmbridgeError, _refuse)
+def create_app(context: CloudContext, extensions: Sequence[Extension] = ()) -> FastAPI:
+    """The application over a running cloud process: routes alone; `protect` sets the guards before it.
+
+    Args:
+        context: The running process.
+        extensions: Add routes of their own.
+
+    Raises:
+        ConfigError: A route does not say who may call it.
+    """
+    app = FastAPI(title="EMBridge cloud", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    add_handlers(app)
+    for part in (process_routes, store_routes, evidence, admin_routes):
+        part.add(app, context)
+    for extend in extensions:
+        extend(app, context)
     app.mount("/updates", StaticFiles(directory=context.updates_dir), name="updates")
+    check_routes(app.routes)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
 
-async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, EmbridgeError):
-        raise error
-    usage = 400 if isinstance(error, OperatorError | DataError) else 500
-    code = _STATUS.get(error.reason, 503 if isinstance(error, NetworkError) else usage)
-    return JSONResponse({"error": error.message, "reason": error.reason.value, "hint": error.hint}, code)
-
-
-def _add_health(app: FastAPI, context: CloudContext) -> None:
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
-        """The process runs."""
-        return {"state": context.ingester.status.state.value}
-
-    @app.get("/ready")
-    async def ready() -> JSONResponse:
-        """The process ingests: broker connected, database writable."""
-        status = context.ingester.status
-        good = status.state is IngestState.READY
-        body = {"ready": good, "state": status.state.value, "last_error": status.last_error}
-        return JSONResponse(body, 200 if good else 503)
-
-
-def _add_sessions(app: FastAPI, context: CloudContext) -> None:
-    read = context.store.read
-
-    @app.get("/api/sessions")
-    def sessions(
-        state: str | None = None, edge: str | None = None, limit: int = Query(200, ge=1, le=10_000)
-    ) -> list[dict[str, Any]]:
-        """Sessions, newest first."""
-        return read.records(
-            "SELECT * FROM v_sessions WHERE coalesce(state = $1, true) AND coalesce(edge = $2, true) "
-            "ORDER BY started_at DESC, session LIMIT $3",
-            [state, edge, limit],
+def protect(app: FastAPI, context: CloudContext) -> ASGIApp:
+    """The application behind its guards."""
+    cloud, clock = context.settings.cloud, context.clock
+    gate: ASGIApp = Gate(
+        Revalidation(app),
+        lambda: app.routes,
+        tokens=context.tokens,
+        limits=Limits(cloud.http_rate, clock),
+        metrics=context.metrics.http,
+        audit=context.audit,
+        clock=clock,
+        timeout_s=cloud.http_timeout_s,
+    )
+    if cloud.http_origins:
+        gate = CORSMiddleware(
+            gate,
+            allow_origins=cloud.http_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
+            expose_headers=["ETag", "Link", "Retry-After", "X-Request-ID"],
         )
-
-    @app.get("/api/sessions/{session}")
-    def session(session: UUID) -> dict[str, Any]:
-        """One session: its description, streams with what is held and awaited, cues and repetitions."""
-        rows = read.records("SELECT * FROM v_sessions WHERE session = ?", [session])
-        stored = read.session(session)
-        if not rows or stored is None:
-            raise HTTPException(404, f"session {session} was never opened here")
-        streams = read.records("SELECT * FROM v_streams WHERE session = ? ORDER BY stream", [session])
-        for row in streams:
-            held = stored.ranges.get(row["stream"], CommittedRanges())
-            row["until"] = held.stored.end
-            row["awaited"] = held.awaited(stored.totals[row["stream"]] if stored.totals else None)
-        return {
-            **rows[0],
-            "totals": stored.totals,
-            "streams": streams,
-            "cues": read.records("SELECT * EXCLUDE (session) FROM cues WHERE session = ? ORDER BY seq", [session]),
-            "repetitions": read.records(
-                "SELECT * EXCLUDE (session) FROM repetitions WHERE session = ? ORDER BY seq", [session]
-            ),
-        }
+    return Shield(gate, cloud, context.metrics.http, clock)
 
 
-def _add_ingest(app: FastAPI, context: CloudContext) -> None:
-    read = context.store.read
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: what FastAPI knows, with roles, tokens and the one shape of errors."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    found = get_openapi(title=app.title, version=_version(), description=_ABOUT, routes=app.routes)
+    parts = found.setdefault("components", {})
+    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    schemas = parts.setdefault("schemas", {})
+    schemas["Problem"] = models.Problem.model_json_schema()
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                _complete(found["paths"][route.path_format][method.lower()], route)
+    app.openapi_schema = found
+    return found
 
-    @app.get("/api/edges")
-    def edges() -> list[dict[str, Any]]:
-        """Last known state of every edge."""
-        return read.records(
-            "SELECT edge, online, agent, release, body->>'digest' AS digest, body->>'update' AS update, recording, "
-            "spooled, spooled_bytes, make_timestamp_ns(received_ns) AS seen_at FROM edges ORDER BY edge"
-        )
 
-    @app.get("/api/quarantine")
-    def quarantine(limit: int = Query(200, ge=1, le=10_000)) -> dict[str, Any]:
-        """What the store could not place, newest first; payloads stay in the database."""
-        messages = read.records(
-            "SELECT id, make_timestamp_ns(received_ns) AS received_at, topic, edge, session, stream, first, reason, "
-            "detail, bytes FROM quarantine ORDER BY received_ns DESC LIMIT ?",
-            [limit],
-        )
-        summary = read.records("SELECT * FROM v_quarantine ORDER BY reason, edge, session")
-        store = context.store
-        return {"bytes": store.quarantine_bytes, "skipped": store.quarantine_skipped, "summary": summary,
-                "messages": messages}  # fmt: skip
+def _complete(operation: dict[str, Any], route: APIRoute) -> None:
+    needed = access_of(route.endpoint)
+    if needed is not None and needed.role is not None:
+        operation["security"] = [{"token": []}]
+        operation["x-role"] = needed.role.value
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    operation["responses"].pop("422", None)
+    for status, said in _SHARED_ANSWERS.items():
+        operation["responses"].setdefault(status, {"description": said, "content": body})
 
-    @app.get("/api/ingest")
-    async def ingest() -> dict[str, Any]:
-        """Counters since the process started."""
-        status = context.ingester.status
-        mean_ms = status.commit_ms_total / status.commits if status.commits else 0.0
-        return {
-            **dataclasses.asdict(context.ingester.counters),
-            **dataclasses.asdict(status),
-            "unsealable": sorted(status.unsealable),
-            "commit_ms_mean": round(mean_ms, 3),
-        }
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("embridge")
+
+
+_ABOUT: Final = """\
+Sessions, edges, quarantine, jobs, releases and tokens of one cloud process.
+
+Every request but `/health` and `/ready` shows a token: `Authorization: Bearer TOKEN`. `x-role` names the least role an
+operation asks for: metrics, viewer, operator, admin. Errors answer `{"error", "reason", "hint"}`. Lists of sessions and
+of the quarantine lead to their next page in the `Link` header. JSON answers carry an `ETag`; who polls sends it back as
+`If-None-Match` and is answered 304 where nothing changed, or listens to `/api/events`.
+"""

@@ -9,18 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from embridge_cloud.demo.worlds import Entry
-from embridge_shared.errors import EmbridgeError, NetworkError, Reason
+from embridge_shared.cloud_client import CloudApi
+from embridge_shared.errors import EmbridgeError, Reason
 
 _START_S = 60.0
 _STOP_S = 30.0
 _POLL_S = 0.25
+_ANSWER_S = 30.0
 
 
 class Site:
@@ -43,7 +43,7 @@ class Site:
         self._cloud: subprocess.Popen[bytes] | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._edges: dict[str, subprocess.Popen[bytes]] = {}
-        self._url = ""
+        self._api: CloudApi | None = None
         (folder / "logs").mkdir(parents=True, exist_ok=True)
 
     @property
@@ -72,7 +72,8 @@ class Site:
                 raise EmbridgeError(f"the cloud process did not start: {self._last_words('cloud')}")
             time.sleep(_POLL_S)
         found = json.loads(ready.read_text())
-        self._url = found["http_url"]
+        token = Path(found["token_file"]).read_text().strip()
+        self._api = CloudApi(found["http_url"], token, timeout_s=_ANSWER_S)
         root = self.folder / "cloud" / "registry" / "repository" / "metadata" / "1.root.json"
         self._env |= {
             "EMBRIDGE_MQTT__HOST": found["mqtt_host"],
@@ -142,21 +143,16 @@ class Site:
         Raises:
             EmbridgeError: It refused or cannot be reached.
         """
-        return self._call(urllib.request.Request(self._url + path))  # noqa: S310
+        return self._cloud_api().get(path)
 
     def post(self, path: str, body: bytes = b"") -> Any:
         """Tell the cloud's HTTP interface; raises as `get`."""
-        headers = {"Content-Type": "application/json"}
-        return self._call(urllib.request.Request(self._url + path, data=body, headers=headers, method="POST"))  # noqa: S310
+        return self._cloud_api().post(path, body)
 
-    def _call(self, request: urllib.request.Request) -> Any:
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise EmbridgeError(f"{request.full_url}: {error.read().decode(errors='replace')}") from error
-        except OSError as error:
-            raise NetworkError(f"{request.full_url}: {error}", reason=Reason.UNREACHABLE) from error
+    def _cloud_api(self) -> CloudApi:
+        if self._api is None:
+            raise EmbridgeError("the cloud process was not started", hint="Start it first.")
+        return self._api
 
     def digests(self) -> list[dict[str, Any]]:
         """What the edges wrote about their sessions."""

@@ -1,0 +1,347 @@
+"""What is answered, typed: the OpenAPI document is made from these.
+
+Rows that come from the store pass on columns of a later schema as they are.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from embridge_cloud.api.roles import Role
+
+
+class Answer(BaseModel):
+    """Base of answers."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Row(Answer):
+    """Base of rows of the store."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow")
+
+
+class Problem(Answer):
+    """What every error answers with."""
+
+    error: str
+    """What happened."""
+    reason: str
+    """Machine-readable cause, as in "not_found"."""
+    hint: str
+    """What to do next; may be empty."""
+
+
+class Alive(Answer):
+    """The process runs."""
+
+    state: str
+    """Where the ingester stands."""
+
+
+class Readiness(Answer):
+    """Whether the process does what it is there for."""
+
+    ready: bool
+    """Every check holds."""
+    state: str
+    """Where the ingester stands."""
+    checks: dict[str, bool]
+    """What was looked at: "ingester", "broker", "database", "disk", "loop"."""
+    details: dict[str, str] = Field(default_factory=dict)
+    """What was found, a check; only for who shows a token."""
+    last_error: str = ""
+    """The last thing that went wrong; only for who shows a token."""
+
+
+class Session(Row):
+    """A session as the list shows it."""
+
+    session: UUID
+    """Its id."""
+    edge: str
+    """Who recorded it."""
+    participant: str
+    """Pseudonym."""
+    side: str
+    """Arm: "left" or "right"."""
+    position: str
+    """Where on the arm."""
+    purpose: str
+    """"training", "calibration" or "evaluation"."""
+    protocol: str
+    """Name and version."""
+    source: str
+    """Where its samples come from."""
+    release: str
+    """The release that decoded meanwhile, or empty."""
+    state: str
+    """"open", "ended" or "sealed"."""
+    started_at: datetime
+    """UTC, without a zone."""
+    ended_at: datetime | None
+    """UTC, without a zone."""
+    end_reason: str | None
+    """Why it ended."""
+    streams: int | None
+    """Number of streams; with `samples` and what follows unset until they are known."""
+    samples: int | None
+    """Stored, all streams together."""
+    missing: int | None
+    """Not stored up to the known end."""
+    declared_lost: int | None
+    """Of these, what the edge says will never come."""
+    bytes: int | None
+    """Size in the store."""
+    events: int
+    """Events stored."""
+    cues: int
+    """Gestures asked for."""
+    accepted: int
+    """Repetitions accepted."""
+    rejected: int
+    """Repetitions rejected; they stay, with their reason."""
+    content_hash: str | None
+    """sha256 over the sealed session."""
+
+
+class Stream(Row):
+    """A stream of a session and what is held of it."""
+
+    stream: int
+    """Its ordinal."""
+    name: str
+    """As in "emg"."""
+    modality: str
+    """As in "emg" or "hand_pose"."""
+    channels: int
+    """Number of channels."""
+    rate_hz: float
+    """Nominal rate."""
+    samples: int
+    """Stored."""
+    missing: int
+    """Not stored up to the known end."""
+    until: int
+    """Index after the last stored sample."""
+    awaited: list[tuple[int, int]]
+    """Ranges [first, end) that may still come."""
+
+
+class Cue(Row):
+    """A gesture somebody was asked to make."""
+
+    seq: int
+    gesture: str
+    repetition: int
+    start_ns: int
+    end_ns: int
+
+
+class Repetition(Cue):
+    """A gesture somebody made."""
+
+    status: str
+    """"accepted" or "rejected"."""
+    reason: str
+    """Why it was rejected."""
+
+
+class SessionDetail(Row):
+    """One session with its streams, cues and repetitions; its other fields are those of the list."""
+
+    session: UUID
+    state: str
+    totals: list[int] | None
+    """Index after the last sample of each stream, once it has ended."""
+    streams: list[Stream]
+    cues: list[Cue]
+    repetitions: list[Repetition]
+
+
+class Edge(Row):
+    """Last known state of an edge."""
+
+    edge: str
+    online: bool
+    agent: str
+    """Version of its software."""
+    release: str
+    """The release that decodes, or empty."""
+    digest: str | None
+    """sha256 of that release's bundle."""
+    update: str | None
+    """Where its updater stands."""
+    recording: UUID | None
+    """The session being recorded."""
+    spooled: int
+    """Chunks and events that wait for a commit."""
+    spooled_bytes: int
+    """Their size."""
+    seen_at: datetime
+    """When it last spoke; UTC, without a zone."""
+
+
+class Quarantined(Row):
+    """A message the store could not place."""
+
+    id: str
+    received_at: datetime
+    topic: str
+    edge: str
+    session: UUID | None
+    stream: int | None
+    first: int | None
+    reason: str
+    detail: str
+    bytes: int
+
+
+class QuarantineGroup(Row):
+    """Messages in quarantine for one reason."""
+
+    reason: str
+    edge: str
+    session: UUID | None
+    messages: int
+    bytes: int
+    first_at: datetime
+    last_at: datetime
+
+
+class Quarantine(Answer):
+    """What the store could not place."""
+
+    bytes: int
+    """Size of all of it."""
+    skipped: int
+    """Messages that were not kept, for it was full."""
+    summary: list[QuarantineGroup]
+    messages: list[Quarantined]
+    """The newest first; payloads stay in the database."""
+
+
+class Ingest(Row):
+    """Counters since the process started."""
+
+    messages: int
+    bytes: int
+    chunks: int
+    samples: int
+    events: int
+    duplicates: int
+    held: int
+    refused: int
+    foreign: int
+    state: str
+    connected: bool
+    connections: int
+    commits: int
+    commit_ms_last: float
+    commit_ms_worst: float
+    commit_ms_mean: float
+    reports: int
+    sealed: int
+    unsealable: list[str]
+    """Complete sessions whose sealing failed; tried again every minute."""
+    last_error: str
+
+
+class Job(Answer):
+    """A training run."""
+
+    id: str
+    """As in "realign-3"."""
+    state: str
+    """"running", "done", "failed" or "cancelled"."""
+    stage: str
+    """What it is doing."""
+    step: int
+    """Steps done of this stage."""
+    total: int
+    """Steps of this stage."""
+    loss: float
+    """Latest loss."""
+    started_ns: int
+    """Unix time, ns."""
+    ended_ns: int
+    """Unix time, ns; 0 while it runs."""
+    error: str
+    """Why it failed."""
+    release: str
+    """The release it made."""
+
+
+class Release(Row):
+    """A published release."""
+
+    name: str
+    """As in "embridge-3"."""
+    line: str
+    """Line of releases."""
+    version: int
+    """Within the line."""
+    digest: str
+    """sha256 of the bundle."""
+    size: int
+    """Bytes."""
+    min_agent: str
+    """Oldest agent that can run it."""
+    preprocess: str
+    """Hash of its preprocessing."""
+
+
+class TokenInfo(Answer):
+    """A token as everybody may know it."""
+
+    id: str
+    """Its public part."""
+    name: str
+    role: Role
+    created_at: datetime
+    expires_at: datetime | None
+    expired: bool
+
+
+class NewToken(Answer):
+    """A request for a token."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Who will have it; the audit log will say so."""
+    role: Role
+    days: float | None = Field(default=None, gt=0, le=3650)
+    """Its term; without end by default."""
+
+
+class MadeToken(Answer):
+    """A token that was made."""
+
+    token: str
+    """To be kept secret; it is shown this once."""
+    info: TokenInfo
+
+
+class Whoami(Answer):
+    """Whose token was shown."""
+
+    name: str
+    role: Role
+
+
+class AuditRow(Answer):
+    """A row of the audit log."""
+
+    seq: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, str | int | float]
+    digest: str
+    """Of this row and the one before it."""
