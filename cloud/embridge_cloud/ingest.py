@@ -16,6 +16,8 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -33,7 +35,7 @@ from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, NetworkError, Reason
 from embridge_shared.settings import CloudSettings
 from embridge_shared.wire import topics
-from embridge_shared.wire.messages import CommitReport, pack
+from embridge_shared.wire.messages import pack
 
 logger = logging.getLogger(__name__)
 
@@ -210,14 +212,12 @@ class Ingester:
         """Publish reports until the last is out. What a lost connection takes with it, the next account covers."""
         while not self._drained.is_set() or self._outbox:
             await first_of(self._outbox.wait(), self._drained.wait())
-            await asyncio.gather(*(self._report(connection, *report) for report in self._outbox.take()))
-
-    async def _report(self, connection: Connection, edge: str, report: CommitReport) -> None:
-        try:
-            await connection.publish(topics.commit_topic(edge), pack(report))
-            self.status.reports += 1
-        except NetworkError as error:
-            logger.debug("%s", error)
+            reports = [(topics.commit_topic(edge), pack(report)) for edge, report in self._outbox.take()]
+            try:
+                await connection.publish_all(reports)
+                self.status.reports += len(reports)
+            except NetworkError as error:
+                logger.debug("%s", error)
 
     # pump
 
@@ -250,8 +250,8 @@ class Ingester:
             await self._persist(partial(self._store.commit, taken.batch))
             self.status.note_commit((self._clock.monotonic_ns() - began_ns) * 1e-6)
         self._outbox.add(await self._persist(partial(self._core.committed, taken)))
-        for delivery in deliveries:
-            delivery.acknowledge()
+        for source, some in groupby(deliveries, key=attrgetter("source")):
+            source.acknowledge(some)
         for edge in taken.appeared:
             self._outbox.add(await self._persist(partial(self._core.coverage, edge)))
         self._mark_complete(await self._in_store(self._core.complete, {s for _, s in taken.replies}))

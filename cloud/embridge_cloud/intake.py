@@ -23,7 +23,7 @@ from uuid import UUID
 
 from embridge_cloud import parcels
 from embridge_cloud.lanes import Lanes
-from embridge_cloud.parcels import STATE_PREFIX, Incoming, Parcel, Sifted, sift
+from embridge_cloud.parcels import STATE_PREFIX, Incoming, Parcel, Sifted
 from embridge_cloud.placement import misplaced, past_end, same_samples
 from embridge_cloud.rounds import Counters, Report, Taken, stream_commits
 from embridge_cloud.store.embargo import Embargo
@@ -93,8 +93,10 @@ class Intake:
         self._pending = True
         self._sealed.clear()
         taken = Taken()
+        sifted = messages if isinstance(messages, Sifted) else parcels.sift(messages)
+        self._note(taken, sifted)
         # A session opens before its samples are looked at, whatever order they came in.
-        readable = sorted(self._readable(taken, messages), key=lambda parcel: not parcel.opens)
+        readable = sorted(self._lanes.take(taken, sifted.parcels), key=lambda parcel: not parcel.opens)
         readable = [p for p in readable if not self._barred(taken, p)]
         opened = [p.session for p in readable if p.opens]
         self._judge_all(taken, readable)
@@ -176,7 +178,23 @@ class Intake:
                 foreign.append((message, error))
         taken.counts.foreign += len(foreign)
         for message, error in foreign:
-            self._quarantine(taken, message, error.reason, error.message)
+            if not self._embargo.bars_topic(message.topic):
+                self._quarantine(taken, message, error.reason, error.message)
+
+    def _barred(self, taken: Taken, parcel: Parcel) -> bool:
+        """Refuse what is of somebody who was erased, and keep nothing of it."""
+        body = parcel.body
+        if isinstance(body, EventMessage) and isinstance(body.event, SessionOpened):
+            erasure = self._embargo.erasure(body.event.session)
+            if erasure is not None:
+                taken.batch.barred[parcel.session] = erasure
+        if not self._embargo.bars(parcel.session):
+            return False
+        taken.counts.refused += 1
+        detail = "its participant was erased"
+        refusal = Refusal(stream=parcel.stream, first=parcel.first, reason=Reason.ERASED.value, detail=detail)
+        taken.reply(parcel.address.edge, parcel.session).refused.append(refusal)
+        return True
 
     def _note_state(self, taken: Taken, message: Incoming) -> None:
         edge = message.topic.removeprefix(STATE_PREFIX)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from embridge_cloud.parcels import Parcel
 from embridge_cloud.store.rows import StoredSession
 from embridge_shared.errors import Reason
 from embridge_shared.session import SessionOpened
-from embridge_shared.signal import Chunk
 from embridge_shared.wire import codec
+from embridge_shared.wire.codec import Head
 from embridge_shared.wire.messages import EventMessage
 
 
@@ -35,20 +33,18 @@ def misplaced(parcel: Parcel, found: StoredSession | None) -> tuple[Reason, str]
     spec = found.session.streams[body.stream]
     if spec.name != parcel.address.stream:
         return Reason.UNKNOWN_STREAM, f"stream {body.stream} is {spec.name}, not {parcel.address.stream}"
-    if body.samples.shape[1] != spec.n_channels or body.samples.dtype != spec.dtype.numpy:
-        got = f"{body.samples.shape[1]} channels of {body.samples.dtype}"
+    if body.channels != spec.n_channels or body.sample_type is not spec.dtype:
+        got = f"{body.channels} channels of {body.sample_type.value}"
         return Reason.WRONG_SHAPE, f"{got} in a stream of {spec.n_channels} of {spec.dtype.value}"
     return None
 
 
-def past_end(found: StoredSession, chunk: Chunk) -> bool:
+def past_end(found: StoredSession, chunk: Head) -> bool:
     """Whether a session that is closed has no place for a chunk that is new to it."""
     return found.totals is not None and (chunk.end > found.totals[chunk.stream] or found.complete)
 
 
-def same_samples(held: bytes, chunk: Chunk) -> bool:
-    """Whether a stored payload holds the samples of `chunk`, bit for bit: a NaN equals itself."""
-    stored = codec.decode(held)
-    return stored.samples.shape == chunk.samples.shape and (
-        np.ascontiguousarray(stored.samples).tobytes() == np.ascontiguousarray(chunk.samples).tobytes()
-    )
+def same_samples(held: bytes, payload: bytes) -> bool:
+    """Whether two chunks hold the same samples, bit for bit: a NaN equals itself."""
+    stored, new = codec.decode(held).samples, codec.decode(payload).samples
+    return stored.shape == new.shape and stored.tobytes() == new.tobytes()

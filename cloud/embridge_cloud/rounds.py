@@ -57,7 +57,6 @@ class Taken:
         counts: What was in it.
         replies: What will be said, by edge and session.
         stored: Sample count and checksum of chunks the database has under keys that came again.
-        fresh_chunks: Payloads this round takes, by key.
         fresh_events: Events this round takes, by session and number.
     """
 
@@ -67,8 +66,14 @@ class Taken:
     counts: Counters = field(default_factory=Counters)
     replies: dict[tuple[str, UUID], Reply] = field(default_factory=dict)
     stored: dict[ChunkKey, tuple[int, int]] = field(default_factory=dict)
-    fresh_chunks: dict[ChunkKey, bytes] = field(default_factory=dict)
     fresh_events: dict[tuple[UUID, int], Event] = field(default_factory=dict)
+    _indexed: dict[ChunkKey, bytes] = field(default_factory=dict)
+
+    def fresh_chunk(self, key: ChunkKey) -> bytes | None:
+        """The payload this round takes under a key; few rounds are ever asked, so the index is made when one is."""
+        for row in self.batch.chunks[len(self._indexed) :]:
+            self._indexed[row.session, row.stream, row.first] = row.payload
+        return self._indexed.get(key)
 
     def reply(self, edge: str, session: UUID) -> Reply:
         """What will be said to an edge about a session."""

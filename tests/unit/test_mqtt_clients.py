@@ -7,14 +7,12 @@ import asyncio
 import aiomqtt
 import pytest
 
-from embridge_cloud.transport import Client as CloudClient
-from embridge_edge.mqtt import Client as EdgeClient
+from embridge_edge.mqtt import Client
 
 
-@pytest.mark.parametrize("client", [EdgeClient, CloudClient])
-async def test_a_cancellation_that_meets_the_answer_is_not_lost(client: type[EdgeClient, CloudClient]) -> None:
+async def test_a_cancellation_that_meets_the_answer_is_not_lost() -> None:
     answer = asyncio.get_running_loop().create_future()
-    waiting = asyncio.create_task(client("127.0.0.1")._wait_for(answer, 10))
+    waiting = asyncio.create_task(Client("127.0.0.1")._wait_for(answer, 10))
     await asyncio.sleep(0)
     answer.set_result("yes")
     waiting.cancel()
@@ -22,8 +20,7 @@ async def test_a_cancellation_that_meets_the_answer_is_not_lost(client: type[Edg
         await waiting
 
 
-@pytest.mark.parametrize("client", [EdgeClient, CloudClient])
-async def test_an_answer_that_does_not_come_is_an_error(client: type[EdgeClient, CloudClient]) -> None:
+async def test_an_answer_that_does_not_come_is_an_error() -> None:
     with pytest.raises(aiomqtt.MqttError, match="in time"):
-        await client("127.0.0.1", timeout=0.01)._wait_for(asyncio.Event().wait(), None)
-    assert await client("127.0.0.1")._wait_for(asyncio.sleep(0, 5), 1) == 5
+        await Client("127.0.0.1", timeout=0.01)._wait_for(asyncio.Event().wait(), None)
+    assert await Client("127.0.0.1")._wait_for(asyncio.sleep(0, 5), 1) == 5

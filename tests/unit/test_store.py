@@ -164,14 +164,10 @@ def test_extreme_but_valid_values_can_be_stored(store):
 
 
 def test_a_failed_transaction_leaves_nothing_and_the_store_goes_on(store, recording, monkeypatch):
-    real = columns.insert
+    def failing(rows):
+        raise duckdb.IOException("IO Error: could not write: No space left on device")
 
-    def failing(connection, name, rows):
-        if name == "chunks":
-            raise duckdb.IOException("IO Error: could not write: No space left on device")
-        real(connection, name, rows)
-
-    monkeypatch.setattr(columns, "insert", failing)
+    monkeypatch.setattr(columns, "chunk_table", failing)
     with pytest.raises(StoreError) as caught:
         store.commit(batch_of(recording))
     assert caught.value.reason is Reason.DISK_FULL

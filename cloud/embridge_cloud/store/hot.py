@@ -158,12 +158,21 @@ class HotStore:
         """
         self.room.check()
         kept = self._admit(list(batch.quarantined.values()))
-        with self._lock, _Transaction(self._connection()) as connection:
-            write_batch(connection, batch, kept)
+        try:
+            self._write(batch, kept)
+        except StoreError as error:
+            # Chunks of a batch whose first commit lost its answer, or that were put in from outside.
+            if not isinstance(error.__cause__, duckdb.ConstraintException):
+                raise
+            self._write(batch, kept, again=True)
         self._note(batch)
         self.quarantine_skipped += len(batch.quarantined) - len(kept)
         if batch.quarantined or batch.released:
             self._quarantine_bytes = self.read.quarantined_bytes()
+
+    def _write(self, batch: Batch, kept: Sequence[QuarantineRow], *, again: bool = False) -> None:
+        with self._lock, _Transaction(self._connection()) as connection:
+            write_batch(connection, batch, kept, again=again)
 
     def register_sealed(self, manifest: Manifest, path: Path) -> None:
         """Put a sealed session on record and let go of its hot rows, in one transaction.

@@ -31,8 +31,8 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
-from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -51,6 +51,7 @@ GAP_INFERRED: Final = 1
 MAX_SAMPLE_BYTES: Final = 16 << 20
 
 _TYPES: Final = (SampleType.INT16, SampleType.INT32, SampleType.FLOAT32)
+_WIDTHS: Final = {t: t.numpy.itemsize for t in _TYPES}
 _PAIR_BYTES: Final = 12
 _MAX_INDEX: Final = 1 << 62
 
@@ -83,8 +84,7 @@ def encode(chunk: Chunk, codec: int = DELTA_ZSTD) -> bytes:
     return HEADER.pack(*fields, crc) + body
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What a chunk's header says.
 
     Attributes:
@@ -123,7 +123,7 @@ class Head:
     @property
     def sample_bytes(self) -> int:
         """Size of the samples when they are not packed."""
-        return self.n * self.channels * self.sample_type.numpy.itemsize
+        return self.n * self.channels * _WIDTHS[self.sample_type]
 
 
 def decode(payload: bytes) -> Chunk:
@@ -162,6 +162,12 @@ def check(payload: bytes) -> Head:
     return head
 
 
+@lru_cache(4096)
+def _uuid(raw: bytes) -> UUID:
+    """A session's id: a stream's chunks all name the same."""
+    return UUID(bytes=raw)
+
+
 def _open(payload: bytes) -> tuple[Head, memoryview]:
     """Header and body of a chunk that is whole."""
     if payload[:4] != MAGIC:
@@ -185,9 +191,7 @@ def _open(payload: bytes) -> tuple[Head, memoryview]:
     if first + n > _MAX_INDEX or t0_ns < 0:
         raise DataError(f"no stream has a sample {first} at {t0_ns} ns", reason=Reason.MALFORMED)
     inferred = bool(flags & GAP_INFERRED)
-    head = Head(
-        UUID(bytes=session), stream, first, n, channels, _TYPES[type_code], t0_ns, gap, inferred, crc, codec, pairs
-    )
+    head = Head(_uuid(session), stream, first, n, channels, _TYPES[type_code], t0_ns, gap, inferred, crc, codec, pairs)
     if head.sample_bytes > MAX_SAMPLE_BYTES or pairs * _PAIR_BYTES > length:
         raise DataError(f"{n} × {channels} samples cannot be in this chunk", reason=Reason.SAMPLE_COUNT)
     return head, body
