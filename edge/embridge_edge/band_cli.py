@@ -188,13 +188,14 @@ def record(
     import msgspec
 
     from embridge_edge.bands.naming import parse
-    from embridge_edge.plan import QualityGate, SessionPlan
+    from embridge_edge.plan import QualityGate, SessionPlan, check_participant
     from embridge_shared import logs, settings
     from embridge_shared.clock import SystemClock
     from embridge_shared.errors import DeviceError
 
+    check_participant(participant, "--participant")
     config = settings.load(edge={"state_dir": out})
-    logs.configure(config.log.level, config.log.json_file)
+    logs.configure_for(config)
     clock = SystemClock()
     plan = SessionPlan(
         name=name or f"{participant}-{clock.wall_ns() // 1_000_000_000}",

@@ -28,6 +28,7 @@ from embridge_edge.forearm.electrodes import FaultKind
 from embridge_edge.pose import plan as pose_plan
 from embridge_edge.pose.plan import AnyPose
 from embridge_shared.errors import ConfigError, Reason
+from embridge_shared.names import CODE_RULE, is_code
 from embridge_shared.session import Placement, Purpose
 
 
@@ -157,6 +158,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     session: tuple[SessionPlan, ...]
 
 
+def check_participant(code: str, where: str) -> None:
+    """Check that a participant's code can be recorded; the cloud takes no other.
+
+    Raises:
+        ConfigError: It cannot be part of a file name; the message says where it stands.
+    """
+    if not is_code(code):
+        raise ConfigError(f"{where}: {code!r} cannot name a participant", hint=CODE_RULE)
+
+
 def load(path: Path) -> Plan:
     """Read a plan.
 
@@ -178,6 +189,7 @@ def load(path: Path) -> Plan:
     if len(set(names)) < len(names):
         raise ConfigError(f"the plan {path} uses a session name twice", hint="Names must be unique.")
     for entry in plan.session:
+        check_participant(entry.participant, f"session {entry.name!r}")
         if not 0 < entry.settle_s < math.inf:
             raise ConfigError(f"session {entry.name!r}: settle_s must be positive")
         if entry.pose is not None:

@@ -6,6 +6,7 @@ index and stays one.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_shared.errors import DataError, Reason
+
+_NAME = re.compile(r"(?=_*[a-z0-9])[a-z0-9_]{1,64}")
 
 
 class Modality(StrEnum):
@@ -67,10 +70,10 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     device: str = ""
 
     def __post_init__(self) -> None:
-        if not self.name or not self.name.replace("_", "").isalnum() or self.name != self.name.lower():
+        if not _NAME.fullmatch(self.name):
             raise DataError(
                 f"stream name {self.name!r} cannot be part of a topic",
-                hint="Use lower-case letters, digits and underscores.",
+                hint="Use up to 64 lower-case letters, digits and underscores.",
             )
         if not self.channels or not self.rate_hz > 0 or not self.scale > 0:
             raise DataError(f"stream {self.name!r} needs channels, a positive rate and a positive scale")

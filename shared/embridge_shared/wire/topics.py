@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from embridge_shared.errors import ConfigError, DataError, Reason
+from embridge_shared.names import CODE_RULE, is_code
 
 ROOT = "embridge/v1"
 SHARDS = 256
 
-_EDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_STREAM = re.compile(r"[a-z0-9_]{1,64}")
 
 
 def check_edge(edge: str) -> str:
@@ -31,11 +32,8 @@ def check_edge(edge: str) -> str:
     Raises:
         ConfigError: It holds something else than letters, digits, dot, dash and underscore.
     """
-    if not _EDGE.fullmatch(edge):
-        raise ConfigError(
-            f"{edge!r} cannot name an edge",
-            hint="Use up to 64 letters, digits, dots, dashes and underscores.",
-        )
+    if not is_code(edge):
+        raise ConfigError(f"{edge!r} cannot name an edge", hint=CODE_RULE)
     return edge
 
 
@@ -103,13 +101,14 @@ def parse_upward(topic: str) -> Address:
     """
     parts = topic.split("/")
     try:
-        if parts[:3] == ["embridge", "v1", "up"] and len(parts) == 7:
+        if parts[:3] == ["embridge", "v1", "up"] and len(parts) == 7 and _STREAM.fullmatch(parts[6]):
             address = Address(parts[4], UUID(parts[5]), parts[6])
         elif parts[:3] == ["embridge", "v1", "event"] and len(parts) == 6:
             address = Address(parts[4], UUID(parts[5]))
         else:
             raise ValueError(topic)
-        if int(parts[3]) != shard(address.edge):
+        # One spelling each: UUID() and int() read several.
+        if parts[3] != str(shard(address.edge)) or parts[5] != str(address.session):
             raise ValueError(topic)
     except ValueError:
         raise DataError(f"{topic!r} is no chunk or event topic", reason=Reason.FOREIGN) from None
