@@ -58,11 +58,12 @@ acl_file {folder}/acl
 
 _ACL: Final = f"""\
 # Made by `embridge site`. An edge writes below its own name and reads what is meant for it; %u is what its certificate
-# names.
+# names. On `check` everybody hears themselves alone: `embridge doctor` tries its rights there.
 pattern write {ROOT}/up/+/%u/+/+
 pattern write {ROOT}/event/+/%u/+
 pattern write {ROOT}/state/%u
 pattern read {ROOT}/down/%u/+
+pattern readwrite {ROOT}/check/%u
 """
 
 _CLOUD: Final = f"""

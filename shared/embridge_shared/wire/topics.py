@@ -6,6 +6,7 @@
     embridge/v1/down/{edge}/desired                    retained: the release and policy an edge should run
     embridge/v1/down/{edge}/orders                     signed orders to erase a participant
     embridge/v1/state/{edge}                           retained, also the last will
+    embridge/v1/check/{edge}                           what `embridge doctor` says to itself; nobody else listens
 
 The shard is crc32(edge) mod 256, so that an ingester owns a range of edges, in order, with one writer.
 """
@@ -70,6 +71,11 @@ def orders_topic(edge: str) -> str:
 def state_topic(edge: str) -> str:
     """Retained topic with what an edge is."""
     return f"{ROOT}/state/{check_edge(edge)}"
+
+
+def check_topic(edge: str) -> str:
+    """Topic on which an edge may hear itself."""
+    return f"{ROOT}/check/{check_edge(edge)}"
 
 
 def ingest_filters(first: int = 0, last: int = SHARDS - 1) -> list[str]:
