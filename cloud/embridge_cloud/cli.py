@@ -31,7 +31,7 @@ def run(
     ] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of the HTTP interface; 0 takes any free one.")] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Written when ready: JSON with mqtt_host, mqtt_port, http_url, pid.")
+        Path | None, typer.Option(help="Written when ready: JSON with mqtt_host, mqtt_port, http_url, token_file, pid.")
     ] = None,
 ) -> None:
     """Run the cloud process until SIGTERM or Ctrl-C."""
@@ -45,7 +45,7 @@ def run(
     configuration = settings.load(**{name: part for name, part in given.items() if part})
     if mqtt_port == 0 and not configuration.cloud.embedded_broker:
         raise ConfigError("port 0 names no broker.", hint="Give its port, or add --embedded-broker.")
-    logs.configure(configuration.log.level, configuration.log.json_file)
+    logs.configure_for(configuration)
 
     from embridge_cloud.fleet import add_fleet
     from embridge_cloud.server import run_cloud

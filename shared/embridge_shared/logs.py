@@ -17,7 +17,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from embridge_shared.settings import Settings
 
 Style = Literal["auto", "text", "json"]
 
@@ -163,6 +166,13 @@ def configure(level: str, json_file: Path | None = None, *, style: Style = "auto
         file = logging.handlers.RotatingFileHandler(json_file, maxBytes=16 << 20, backupCount=4, encoding="utf-8")
         file.setFormatter(JsonFormatter(redact))
         root.addHandler(file)
+
+
+def configure_for(settings: Settings) -> None:
+    """Set up the root logger as the settings say; the secrets among them are never written."""
+    log = settings.log
+    secrets = [settings.mqtt.password.get_secret_value(), settings.api.token.get_secret_value()]
+    configure(log.level, log.json_file, style=log.style, secrets=secrets)
 
 
 def _to_journal(style: Style) -> bool:
