@@ -1,11 +1,14 @@
 """The ingester: broker to database, acknowledged both ways only after the commit.
 
     link   keeps a connection, hands deliveries to the inbox, publishes commit reports
-    pump   a batch every `commit_s` or `commit_chunks`: sort, commit, acknowledge to the broker, report to the edges
+    sift   a batch every `commit_s` or `commit_chunks`: reads and checks its messages while the one before is committed
+    pump   sorts a batch, commits it, acknowledges to the broker, reports to the edges
     seal   seals sessions that are complete
 
-All work on the database is done in one thread, so the loop keeps reading. When a commit fails, nothing is acknowledged
-and the batch is tried again; when it cannot be saved the process ends with the error, and the edges keep everything.
+All work on the database is done in one thread, and reading of messages in another, so the loop keeps receiving. What is
+in memory is bounded: a batch being committed, one that waits for it, and 64 MiB received; beyond that nothing is read
+from the socket and the broker keeps the rest. When a commit fails, nothing is acknowledged and the batch is tried
+again; when it cannot be saved the process ends with the error, and the edges keep everything.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from uuid import UUID
 
 from embridge_cloud.intake import Intake
 from embridge_cloud.outbox import Outbox
-from embridge_cloud.parcels import STATE_PREFIX, Incoming
+from embridge_cloud.parcels import STATE_PREFIX, Incoming, Sifted, sift
 from embridge_cloud.rounds import Counters, Taken
 from embridge_cloud.status import IngestState, IngestStatus
 from embridge_cloud.store.failures import StoreError
@@ -41,11 +44,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BACKLOG_BYTES = 256 << 20
+BACKLOG_BYTES = 64 << 20
 GIVE_UP_S = 60.0
 SEAL_AGAIN_S = 60.0
 _BACKOFF_S = (0.25, 10.0)
 _GOODBYE_S = 5.0
+# So many, and none for so long: the broker waits for acknowledgements.
+_MANY, _QUIET_S = 200, 0.02
 
 
 class Ingester:
@@ -80,6 +85,8 @@ class Ingester:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="sift")
+        self._sifted: asyncio.Queue[tuple[list[Delivery], Sifted] | None] = asyncio.Queue(1)
         self._intake: Intake | None = None
         self._connection: Connection | None = None
         self._inbox: list[Delivery] = []
@@ -89,6 +96,7 @@ class Ingester:
         self._outbox = Outbox()
         self._to_seal: set[UUID] = set()
         self._sealable = asyncio.Event()
+        self._round_turn, self._seal_turn = asyncio.Lock(), asyncio.Lock()
         self._failing: IngestState | None = None
         self._asked = 0
         self._moved_ns = clock.monotonic_ns()
@@ -124,12 +132,13 @@ class Ingester:
         try:
             await self._begin()
             async with asyncio.TaskGroup() as tasks:
-                for work in (self._stay_connected, self._pump, self._seal):
+                for work in (self._stay_connected, self._sift, self._pump, self._seal):
                     tasks.create_task(work(), name=f"ingest-{work.__name__.strip('_')}")
         except BaseExceptionGroup as group:
             self.status.state = IngestState.FAILED
             raise root_cause(group) from None
         finally:
+            self._readers.shutdown()
             self._pool.shutdown()
         self.status.state = IngestState.STOPPED
 
@@ -146,6 +155,15 @@ class Ingester:
                 hint="Try again when it is.",
             )
         await self._connection.publish(topic, payload, retain=retain)
+
+    async def exclusively(self, work: Callable[[], T]) -> T:
+        """Run work that takes sessions away, between rounds and seals; what is known of sessions is read anew after."""
+        async with self._seal_turn, self._round_turn:
+            try:
+                return await self._in_store(work)
+            finally:
+                if self._intake is not None:
+                    await self._in_store(self._intake.reload)
 
     async def _begin(self) -> None:
         first, last = self._settings.first_shard, self._settings.last_shard
@@ -186,9 +204,6 @@ class Ingester:
             logger.info("ingesting shards %d..%d", first, last)
             self._outbox.add(await self._persist(self._core.greet))
             await first_of(self._read(connection), self._tell(connection))
-        if self._inbox_bytes > BACKLOG_BYTES:
-            logger.warning("%d messages wait for the database: disconnected until they are in", len(self._inbox))
-            await self._unless_stopping(self._empty.wait())
 
     async def _goodbye(self) -> None:
         """The longest a connection lasts after the last commit."""
@@ -206,7 +221,9 @@ class Ingester:
             if len(self._inbox) >= self._settings.commit_chunks:
                 self._full.set()
             if self._inbox_bytes > BACKLOG_BYTES:
-                return
+                # As long as nobody asks for more the connection reads no more.
+                logger.info("%d messages wait for the database: the broker keeps the rest", len(self._inbox))
+                await self._empty.wait()
 
     async def _tell(self, connection: Connection) -> None:
         """Publish reports until the last is out. What a lost connection takes with it, the next account covers."""
@@ -221,16 +238,36 @@ class Ingester:
 
     # pump
 
+    async def _sift(self) -> None:
+        """Read and check a batch while the one before it is committed."""
+        while self._inbox or not self._stopping.is_set():
+            await self._unless_stopping(self._ripe())
+            if deliveries := self._collect():
+                now = self._clock.wall_ns()
+                messages = [Incoming(d.topic, d.payload, now) for d in deliveries]
+                sifted = await asyncio.get_running_loop().run_in_executor(self._readers, sift, messages)
+                await self._sifted.put((deliveries, sifted))
+        await self._sifted.put(None)
+
+    async def _ripe(self) -> None:
+        """Wait for a batch: large, or old enough, or all that the broker sends before the first is acknowledged."""
+        await self._arrived.wait()
+        await first_of(self._full.wait(), self._clock.sleep(self._settings.commit_s), self._quiet())
+
+    async def _quiet(self) -> None:
+        before = 0
+        while len(self._inbox) < _MANY or len(self._inbox) > before:
+            before = len(self._inbox)
+            await self._clock.sleep(_QUIET_S)
+
     async def _pump(self) -> None:
-        more = False
-        while True:
-            if not more:
-                await self._unless_stopping(self._arrived.wait())
-                await self._unless_stopping(first_of(self._full.wait(), self._clock.sleep(self._settings.commit_s)))
-            deliveries = self._collect()
-            if not deliveries and not more and self._stopping.is_set():
-                break
-            more = await self._round(deliveries)
+        more, last = False, False
+        while more or not last:
+            batch = None
+            if not last and not (more and self._sifted.empty()):
+                batch = await self._sifted.get()
+                last = batch is None
+            more = await self._round(*(batch or ([], Sifted())))
         self._drained.set()
 
     def _collect(self) -> list[Delivery]:
@@ -240,11 +277,9 @@ class Ingester:
         self._empty.set()
         return deliveries
 
-    async def _round(self, deliveries: Sequence[Delivery]) -> bool:
+    async def _round(self, deliveries: Sequence[Delivery], sifted: Sifted) -> bool:
         """Take a batch through; returns whether held messages are left for another round."""
-        now = self._clock.wall_ns()
-        messages = [Incoming(d.topic, d.payload, now) for d in deliveries]
-        taken = await self._persist(partial(self._sort, messages))
+        taken = await self._persist(partial(self._sort, sifted))
         began_ns = self._clock.monotonic_ns()
         if taken.batch:
             await self._persist(partial(self._store.commit, taken.batch))
@@ -257,10 +292,10 @@ class Ingester:
         self._mark_complete(await self._in_store(self._core.complete, {s for _, s in taken.replies}))
         return taken.more
 
-    def _sort(self, messages: Sequence[Incoming]) -> Taken:
+    def _sort(self, sifted: Sifted) -> Taken:
         if self._core.unsettled:
             self._core.reload()
-        return self._core.take(messages)
+        return self._core.take(sifted)
 
     async def _persist(self, work: Callable[[], T]) -> T:
         """Work on the database until it succeeds or has failed for too long; for room on its disk without end."""
@@ -319,6 +354,10 @@ class Ingester:
             self.status.unsealable = {str(s) for s in failed}
 
     async def _seal_one(self, session: UUID) -> bool:
+        async with self._seal_turn:
+            return await self._seal_now(session)
+
+    async def _seal_now(self, session: UUID) -> bool:
         try:
             sealed = await asyncio.to_thread(self._sealer.write, session)
             await self._in_store(self._sealer.register, sealed)

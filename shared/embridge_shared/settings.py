@@ -144,6 +144,33 @@ class CloudSettings(_Section):
     """Run an MQTT broker inside this process; for demonstrations and single machines."""
 
 
+class StoreSettings(_Section):
+    """What becomes of recordings: consent, retention, backups, the lake."""
+
+    consent_required: bool = False
+    """Somebody whose consent is not on record agreed to nothing; by default to what their sessions say."""
+    backup_dir: LocalPath | None = None
+    """Where `embridge store backup` puts backups by default; another disk."""
+    retain_days: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Days that sealed sessions are kept, by purpose, as in {training = 730}; "*" is for the rest, for ever the default."""
+    retain_withdrawn_days: float | None = Field(default=None, ge=0)
+    """Days that sessions are kept whose participant has withdrawn; by default until they are erased by hand."""
+    retain_quarantine_days: float | None = Field(default=None, gt=0)
+    """Days that quarantined messages are kept; for ever by default."""
+    retain_unless_backed_up: bool = True
+    """Keep a session beyond its term until a backup holds it."""
+    retain_every_h: float = Field(default=0.0, ge=0)
+    """Apply retention so often while the cloud process runs; 0 leaves it to `embridge store retention --apply`."""
+    lake: SecretStr = SecretStr("")
+    """PostgreSQL that catalogues sealed sessions, as in "host=db dbname=embridge"; keep a password in a credential."""
+    lake_data: LocalPath | None = None
+    """Where the lake keeps its Parquet files; a folder all its writers and readers see."""
+    lake_schema: str = Field(default="embridge", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    """Schema of the lake's catalogue in PostgreSQL."""
+    views_every_s: float = Field(default=10.0, gt=0)
+    """Refresh `views.duckdb` so often, when something has changed."""
+
+
 class ApiSettings(_Section):
     """How commands on this machine reach the cloud's HTTP interface."""
 
@@ -178,6 +205,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     edge: EdgeSettings = Field(default_factory=EdgeSettings)
     cloud: CloudSettings = Field(default_factory=CloudSettings)
+    store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 
