@@ -43,7 +43,7 @@ from embridge_shared.settings import EdgeSettings, MqttSettings, Settings
 from embridge_shared.signal import Chunk
 from embridge_shared.wire import codec
 from embridge_shared.wire.messages import EventMessage, unpack
-from support.bands import GanglionBand, NpgBand, Ramp, RigThread, UartBand, misplaced, ramp
+from support.bands import GanglionBand, NpgBand, Ramp, RigThread, StreamingUartBand, UartBand, misplaced, ramp
 
 ROOT = Path(__file__).parents[2]
 QUICK = Policy(scan_s=0.6, silence_s=0.6, first_s=1.5, give_up_s=1.5, report_s=0.5, backoff_s=(0.05, 0.2))
@@ -163,6 +163,29 @@ async def test_scripted_bands_stream_sample_exact_at_once(rig):
     rig.put(GanglionBand, Ramp(200.0, 4, 1.0))
     rig.put(UartBand, Ramp(1000.0, 8, 1.0), profile())
     await stream_all(rig, [NpgDriver(), GanglionDriver(), UartDriver(profile())])
+
+
+@pytest.mark.radio
+async def test_a_uart_stream_across_notifications_is_read_and_what_it_loses_is_exact(rig):
+    layout = uart_profile.PacketLayout(
+        header="2sB", begins="hex:a05a", seq=1, samples=5, trailer="B", ends="hex:c0", framing="stream"
+    )
+    made = uart_profile.UartProfile(name="lab", rate_hz=500.0, channels=tuple("abcd"), packet=layout, start="b")
+    rig.put(StreamingUartBand, Ramp(500.0, 4, 1.0), made)
+    run = Run(band(rig, UartDriver(made), 1.2).streams[0])
+    await run.task
+    # The packet that lost its end is gone; until two have followed the next, none is believed.
+    assert run.gaps
+    assert all((n, inferred) == (5, False) for _, n, inferred in run.gaps)
+    assert misplaced(run.packets, 16, offset=int(run.packets[0].samples[0, 0]) + 15005) == 0
+    assert [first // 5 % 20 for first, *_ in run.gaps] == [run.gaps[0][0] // 5 % 20] * len(run.gaps)
+
+
+@pytest.mark.radio
+async def test_a_gforce_with_numbers_of_16_bit(rig):
+    virtual = rig.add("gforce", Ramp(1000.0, 8, GForceDriver().streams[0].scale, 8))
+    virtual.seq_bytes = 2
+    await stream_all(rig, [GForceDriver()])
 
 
 @pytest.mark.radio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -123,12 +124,20 @@ def test_myo_information_survives():
 # gForce
 
 
-@given(npst.arrays(np.int16, (16, 8), elements=st.integers(-119, 136)), st.integers(0, 255))
-def test_gforce_8_bit_survives(samples, seq):
+@given(
+    npst.arrays(np.int16, (16, 8), elements=st.integers(-119, 136)), st.integers(0, 2**16 - 1), st.sampled_from([1, 2])
+)
+def test_gforce_8_bit_survives(samples, seq, seq_bytes):
     body = gforce.encode_emg(samples)
-    frame = gforce.decode_frame(gforce.encode_frame(gforce.Frame(gforce.DataType.EMG, seq, body)))
-    assert (frame.kind, frame.seq, len(frame.body)) == (gforce.DataType.EMG, seq, 128)
+    data = gforce.encode_frame(gforce.Frame(gforce.DataType.EMG, seq, body), seq_bytes)
+    assert data[: 1 + seq_bytes] == b"\x08" + seq.to_bytes(2, "little")[:seq_bytes]
+    frame = gforce.decode_frame(data, seq_bytes)
+    assert (frame.kind, frame.seq, len(frame.body)) == (gforce.DataType.EMG, seq % 256**seq_bytes, 128)
     np.testing.assert_array_equal(gforce.decode_emg(frame.body), samples)
+
+
+def test_gforce_packets_without_a_number_are_read():
+    assert gforce.decode_frame(b"\x08abc", 0) == gforce.Frame(8, None, b"abc")
 
 
 @given(npst.arrays(np.int16, (8, 8), elements=st.integers(-2000, 2095)))
@@ -353,6 +362,92 @@ def test_the_open_profile_is_what_its_specification_says():
     assert len(open_profile.encode_info(open_profile.Info())) == 16
     for fact in ("16 bytes or more", "<HIBB", "0x80", "0x81", str(open_profile.UV_PER_COUNT)):
         assert fact in page
+
+
+STREAM = {"header": "2sB", "begins": "hex:a05a", "seq": 1, "samples": 3, "framing": "stream"}
+
+
+def sent(codec, n, *, decoys=True):
+    """Packets whose samples hold what a packet begins with, here and there."""
+    packets, rng = [], np.random.default_rng(5)
+    for i in range(n):
+        octets = bytearray(rng.bytes(12))
+        at = 5 * i % 11
+        if decoys:
+            octets[at : at + 2] = b"\xa0\x5a"
+        packets.append(codec.encode(i, np.frombuffer(bytes(octets), "<i2").reshape(3, 2)))
+    return packets
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.sampled_from(["", "hex:c0"]))
+def test_a_uart_stream_cut_anywhere_gives_its_packets(cuts, ends):
+    codec = uart.Codec(profile(**STREAM, ends=ends, trailer="B"))
+    packets = sent(codec, 12)
+    framer, stream, got, at = codec.framer(), b"".join(packets), [], 0
+    for size in itertools.chain(cuts, itertools.repeat(17)):
+        got += framer.push(stream[at : at + size])
+        at += size
+        if at >= len(stream):
+            break
+    assert got == (packets if ends else packets[:-1])  # without an end only the next packet tells
+    assert framer.skipped == 0
+    assert [codec.decode(p)[0] for p in got] == list(range(len(got)))
+
+
+@given(st.data(), st.sampled_from(["", "hex:c0"]))
+def test_a_uart_stream_with_bytes_missing_costs_only_packets_they_were_of(data, ends):
+    codec = uart.Codec(profile(**STREAM, ends=ends, trailer="B"))
+    packets = sent(codec, 20, decoys=False)
+    size, stream = len(packets[0]), b"".join(packets)
+    start = data.draw(st.integers(3 * size, 14 * size))
+    # Whole packets' worth of bytes can leave halves that look like one: only a counter tells.
+    lost = data.draw(st.integers(1, 3 * size).filter(lambda n: n % size))
+    stream = stream[:start] + stream[start + lost :]
+    framer, got = codec.framer(), []
+    for at in range(0, len(stream), 20):
+        got += framer.push(stream[at : at + 20])
+    whole = [p for i, p in enumerate(packets) if (i + 1) * size <= start or i * size >= start + lost]
+    assert set(got) <= set(packets)
+    # The one before the hole is not known to be whole where nothing marks its end.
+    before = [p for i, p in enumerate(packets) if not ends and (i + 1) * size <= start < (i + 2) * size]
+    assert set(whole) - set(got) <= {*before, *whole[-1:]}
+    assert got == [p for p in packets if p in got]
+
+
+def test_a_uart_stream_that_begins_in_the_middle_or_anew_finds_its_place():
+    codec = uart.Codec(profile(**STREAM))
+    packets, framer = sent(codec, 6), codec.framer()
+    assert framer.push(b"".join(packets)[7:]) == packets[1:-1]
+    assert framer.skipped == len(packets[0]) - 7
+    framer.push(packets[3][:5])
+    framer.reset()
+    assert framer.push(b"".join(packets)) == packets[:-1]
+    noise = codec.framer()
+    assert noise.push(bytes(1000)) == []
+    assert noise.skipped >= 999
+
+
+@pytest.mark.parametrize(
+    ("packet", "says"),
+    [
+        ({**STREAM, "begins": ""}, "both are needed"),
+        ({**STREAM, "samples": 0}, "both are needed|samples is needed"),
+        ({**STREAM, "begins": "hex:00112233"}, "longer than the header, which has 3 bytes"),
+        ({**STREAM, "ends": "hex:c0"}, "longer than the trailer, which has 0 bytes"),
+    ],
+)
+def test_uart_streams_that_cannot_be_cut_are_refused(packet, says):
+    with pytest.raises(ConfigError, match=says):
+        uart.check(profile(**packet))
+
+
+def test_uart_packets_that_begin_or_end_otherwise_are_refused():
+    codec = uart.Codec(profile(header="B", begins="hex:a0", trailer="B", ends="hex:c0", samples=1))
+    good = codec.encode(0, np.zeros((1, 2), np.int16))
+    assert good == bytes.fromhex("a0 00000000 c0")
+    assert codec.decode(good)[1].shape == (1, 2)
+    assert refused(codec.decode, b"\xa1" + good[1:])
+    assert refused(codec.decode, good[:-1] + b"\xc1")
 
 
 def test_uart_garbage_is_refused():

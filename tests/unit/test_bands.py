@@ -234,6 +234,26 @@ def test_a_gforce_that_took_another_resolution_is_found_out():
     assert GForceDriver().decode(0, quaternion) == []
 
 
+@pytest.mark.parametrize(("seq_bytes", "missing"), [(1, 200), (2, 300), (2, 60_000)])
+def test_the_width_of_a_gforces_number_is_told_by_its_first_packet(seq_bytes, missing):
+    driver, body = GForceDriver(), gforce.encode_emg(np.zeros((16, 8), np.int16))
+
+    def heard(seq):
+        frame = gforce.Frame(gforce.DataType.EMG, seq, body)
+        ((piece,),) = [driver.decode(0, gforce.encode_frame(frame, seq_bytes))]
+        return piece.counted
+
+    first, later = heard(250), heard(250 + 1 + missing)
+    indexer = driver.indexer(0, 0)
+    (before,) = indexer.push(first, 16_000_000)
+    (after,) = indexer.push(later, (2 + missing) * 16_000_000)
+    assert after.first - before.first == 16 * (1 + missing)
+    assert not after.inferred
+    other = gforce.encode_frame(gforce.Frame(gforce.DataType.EMG, 1, body), 3 - seq_bytes)
+    with pytest.raises(DeviceError):
+        driver.decode(0, other)
+
+
 async def test_a_ganglion_of_firmware_2_loses_all_up_to_the_next_raw_sample():
     driver = GanglionDriver()
     await driver.prepare(FakeLink({SOFTWARE_REVISION: b"2.0.1"}))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_S = 20.0
 _VIBRATION_S = 0.5
+_SEQ_BYTES = (1, 2)
+"""Widths a packet number may have: the length of the first packet tells."""
 
 INFO = BandInfo(
     kind="gforce",
@@ -62,6 +64,7 @@ class GForceDriver(Driver):
         if bits not in _CONFIGS:
             raise ConfigError(f"gForce samples with 8 or 12 bit, not {bits}")
         self._config = _CONFIGS[bits]
+        self._seq_bytes: int | None = None
         self._answers: asyncio.Queue[bytes] | None = None
         self._asking = asyncio.Lock()
 
@@ -135,11 +138,14 @@ class GForceDriver(Driver):
 
     def decode(self, channel: int, data: bytes) -> list[Piece]:
         """EMG of a numbered packet; other packets count for nothing."""
-        frame = wire.decode_frame(data)
-        if frame.kind != wire.DataType.EMG or frame.seq is None:
+        if wire.decode_frame(data).kind != wire.DataType.EMG:
             return []
+        seq_bytes = len(data) - 1 - self._config.packet_bytes
+        if self._seq_bytes is None and seq_bytes in _SEQ_BYTES:
+            self._seq_bytes = seq_bytes
+        frame = wire.decode_frame(data, self._seq_bytes or wire.SEQ_BYTES)
         samples = wire.decode_emg(frame.body, bits=self._config.bits)
-        if len(samples) != self._config.samples_per_packet:
+        if len(samples) != self._config.samples_per_packet or frame.seq is None:
             raise DeviceError(
                 f"a gForce packet held {len(samples)} samples instead of {self._config.samples_per_packet}",
                 reason=Reason.MALFORMED,
@@ -149,5 +155,5 @@ class GForceDriver(Driver):
 
     def indexer(self, stream: int, start: int) -> Indexer:
         """By the packet number; what is lost over a whole turn of it, by arrival times."""
-        turn = wire.SEQ_MODULUS * self._config.samples_per_packet
+        turn = (1 << 8 * (self._seq_bytes or wire.SEQ_BYTES)) * self._config.samples_per_packet
         return Indexer(self._config.rate_hz, turn, start=start)

@@ -8,6 +8,7 @@ from embridge_edge.bands.driver import Driver, Piece
 from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
 from embridge_edge.bands.info import BandInfo
 from embridge_edge.bands.protocol import uart as wire
+from embridge_edge.bands.protocol.octets import malformed
 from embridge_shared.signal import Modality, StreamSpec
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class UartDriver(Driver):
         super().__init__()
         self._profile = profile
         self._codec = wire.Codec(profile)
+        self._framer = self._codec.framer()
         self._per_count = profile.packet.samples if profile.packet.counts == "packets" else 1
 
     @property
@@ -73,9 +75,27 @@ class UartDriver(Driver):
         await self._say(link, self._profile.identify)
 
     def decode(self, channel: int, data: bytes) -> list[Piece]:
-        """One packet."""
-        counter, values = self._codec.decode(data)
-        return [Piece(0, Counted(values, None if counter is None else counter * self._per_count))]
+        """One packet, or those that a stream's next bytes complete.
+
+        Raises:
+            DeviceError: MALFORMED: it is none; bytes of the stream belong to none.
+        """
+        if self._framer is None:
+            return [self._piece(data)]
+        skipped = self._framer.skipped
+        packets = self._framer.push(data)
+        if not packets and self._framer.skipped > skipped:
+            raise malformed("part of a packet of the band profile", data)
+        return [self._piece(packet) for packet in packets]
+
+    def _piece(self, packet: bytes) -> Piece:
+        counter, values = self._codec.decode(packet)
+        return Piece(0, Counted(values, None if counter is None else counter * self._per_count))
+
+    def reconnected(self) -> None:
+        """The stream begins anew."""
+        if self._framer is not None:
+            self._framer.reset()
 
     def indexer(self, stream: int, start: int) -> Indexer:
         """By the counter the profile names, else by arrival times."""

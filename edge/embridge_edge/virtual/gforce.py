@@ -22,6 +22,8 @@ class GForceBand(VirtualBand):
     kind = "gforce"
     default_name = "gForcePro+(V)"
     channels = wire.CHANNELS
+    seq_bytes = wire.SEQ_BYTES
+    """Width of the packet number; 2 on newer devices."""
 
     @property
     def rate_hz(self) -> float:
@@ -111,7 +113,7 @@ class GForceBand(VirtualBand):
     def packet_samples(self) -> int:
         """As many as the configured packet holds and the link takes."""
         width = wire.CHANNELS * (1 if self.config.bits == 8 else 2)
-        return max(1, min(self.config.samples_per_packet, (self.payload - 2) // width))
+        return max(1, min(self.config.samples_per_packet, (self.payload - 1 - self.seq_bytes) // width))
 
     def ready(self) -> bool:
         """It waits for its data characteristic to be subscribed to."""
@@ -123,7 +125,7 @@ class GForceBand(VirtualBand):
         offset, top = (wire.OFFSET_8_BIT, 0xFF) if bits == 8 else (wire.OFFSET_12_BIT, 0xFFF)
         scale = wire.UV_PER_COUNT_8_BIT if bits == 8 else wire.UV_PER_COUNT_12_BIT
         counts = np.clip(np.rint(samples / scale), -offset, top - offset).astype(np.int16)
-        seq = self._seq % wire.SEQ_MODULUS if self._numbered else None
+        seq = self._seq if self._numbered else None
         self._seq += 1
         frame = wire.Frame(int(wire.DataType.EMG), seq, wire.encode_emg(counts, bits))
-        return self.notify(self._data, wire.encode_frame(frame))
+        return self.notify(self._data, wire.encode_frame(frame, self.seq_bytes))

@@ -21,7 +21,8 @@ DATA = "f000ffe2-0451-4000-b000-000000000000"
 
 CHANNELS = 8
 PACKET_BYTES = 128
-SEQ_MODULUS = 1 << 8
+SEQ_BYTES = 1
+"""Width of the packet number of a gForcePro+; newer devices have 2."""
 OFFSET_8_BIT = 119
 """Counts of silence at 8 bit, where offset binary would have 128."""
 OFFSET_12_BIT = 2000
@@ -136,7 +137,7 @@ class Frame:
 
     Attributes:
         kind: What it holds.
-        seq: Packets sent, modulo 256; None where numbering is off.
+        seq: Packets sent, modulo the width of the number; None where numbering is off.
         body: The rest.
     """
 
@@ -227,22 +228,23 @@ def motor(on: bool) -> bytes:
     return encode_request(Request(Op.MOTOR, bytes((on,))))
 
 
-def encode_frame(frame: Frame) -> bytes:
-    """Bytes of a data packet."""
-    numbered = b"" if frame.seq is None else bytes((frame.seq % SEQ_MODULUS,))
+def encode_frame(frame: Frame, seq_bytes: int = SEQ_BYTES) -> bytes:
+    """Bytes of a data packet whose number has so many bytes."""
+    numbered = b"" if frame.seq is None else (frame.seq % (1 << 8 * seq_bytes)).to_bytes(seq_bytes, "little")
     return bytes((frame.kind,)) + numbered + frame.body
 
 
-def decode_frame(data: bytes, *, numbered: bool = True) -> Frame:
-    """A data packet.
+def decode_frame(data: bytes, seq_bytes: int = SEQ_BYTES) -> Frame:
+    """A data packet whose number has so many bytes; none where numbering is off.
 
     Raises:
         DeviceError: MALFORMED: too short.
     """
-    head = 2 if numbered else 1
+    head = 1 + seq_bytes
     if len(data) <= head:
         raise malformed("gForce data packet", data)
-    return Frame(data[0] & 0x7F, data[1] if numbered else None, bytes(data[head:]))
+    seq = int.from_bytes(data[1:head], "little") if seq_bytes else None
+    return Frame(data[0] & 0x7F, seq, bytes(data[head:]))
 
 
 def encode_emg(samples: NDArray[Any], bits: int = 8) -> bytes:

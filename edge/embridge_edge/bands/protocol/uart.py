@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from embridge_edge.bands.protocol.framing import Framer
 from embridge_edge.bands.protocol.octets import malformed
 from embridge_shared.errors import ConfigError, DataError, Reason
 from embridge_shared.signal import Modality, SampleType, StreamSpec
@@ -59,6 +60,9 @@ class PacketLayout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         sample: Type of one value: "b", "B", "h", "H", "i", "f" or "i24".
         samples: Samples a packet; as many as its length allows when 0.
         layout: Channel after channel within a sample, or sample after sample within a channel.
+        framing: A notification is one packet, or the notifications are a stream that packets are cut from.
+        begins: What every packet begins with, part of the header: text, or bytes as "hex:A0 5A".
+        ends: What every packet ends with, part of the trailer.
     """
 
     order: Literal["little", "big"] = "little"
@@ -70,6 +74,9 @@ class PacketLayout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sample: str = "h"
     samples: int = 0
     layout: Literal["interleaved", "planar"] = "interleaved"
+    framing: Literal["notification", "stream"] = "notification"
+    begins: str = ""
+    ends: str = ""
 
 
 class UartProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -169,7 +176,18 @@ def check(profile: UartProfile) -> None:
             raise ConfigError(f"packet.{key} {text!r}: {error}", hint=_HINT) from error
     for key in ("start", "stop", "identify"):
         command(getattr(profile, key))
+    _check_framing(packet)
     _check_counter(packet)
+
+
+def _check_framing(packet: PacketLayout) -> None:
+    for key, text, fields in (("begins", packet.begins, packet.header), ("ends", packet.ends, packet.trailer)):
+        size = struct.calcsize(f"<{fields}")
+        if len(command(text)) > size:
+            where = "header" if key == "begins" else "trailer"
+            raise ConfigError(f"packet.{key} is longer than the {where}, which has {size} bytes", hint=_HINT)
+    if packet.framing == "stream" and not (packet.begins and packet.samples):
+        raise ConfigError("a stream is cut by packet.begins and packet.samples: both are needed", hint=_HINT)
 
 
 def _check_counter(packet: PacketLayout) -> None:
@@ -228,6 +246,14 @@ class Codec:
         self._mark = mark
         self._value_bytes = 3 if profile.packet.sample == _I24 else np.dtype(_TYPES[profile.packet.sample][0]).itemsize
         self._dtype = profile.spec.dtype.numpy
+        self._begins, self._ends = command(profile.packet.begins), command(profile.packet.ends)
+
+    def framer(self) -> Framer | None:
+        """What cuts notifications into packets; None where each is one."""
+        if self._packet.framing == "notification":
+            return None
+        body = self._packet.samples * self._channels * self._value_bytes
+        return Framer(self._header.size + body + self._trailer.size, self._begins, self._ends)
 
     @property
     def modulus(self) -> int:
@@ -241,12 +267,13 @@ class Codec:
         """Counter, in its own units, and values (n, channels) of a packet.
 
         Raises:
-            DeviceError: MALFORMED: the length does not fit.
+            DeviceError: MALFORMED: the length does not fit, or it begins or ends otherwise.
         """
         width = self._value_bytes * self._channels
         size = len(data) - self._header.size - self._trailer.size
         n = size // width
-        if size <= 0 or size % width or (self._packet.samples and n != self._packet.samples):
+        whole = size > 0 and size % width == 0 and self._packet.samples in (0, n)
+        if not whole or not data.startswith(self._begins) or not data.endswith(self._ends):
             raise malformed("packet of the band profile", data)
         values = self._values(data[self._header.size : self._header.size + size])
         shaped = values.reshape(self._channels, n).T if self._packet.layout == "planar" else values.reshape(n, -1)
@@ -273,4 +300,7 @@ class Codec:
             body = b"".join(int(v).to_bytes(3, order, signed=True) for v in ordered.ravel())
         else:
             body = np.ascontiguousarray(ordered, self._mark + _TYPES[self._packet.sample][0]).tobytes()
-        return self._header.pack(*fields) + body + self._trailer.pack(*ends)
+        header, trailer = self._header.pack(*fields), self._trailer.pack(*ends)
+        return (
+            self._begins + header[len(self._begins) :] + body + trailer[: len(trailer) - len(self._ends)] + self._ends
+        )
