@@ -177,9 +177,9 @@ class Intake:
             except DataError as error:
                 foreign.append((message, error))
         taken.counts.foreign += len(foreign)
-        for message, error in foreign:
+        for message, why in foreign:
             if not self._embargo.bars_topic(message.topic):
-                self._quarantine(taken, message, error.reason, error.message)
+                self._quarantine(taken, message, why.reason, why.message)
 
     def _barred(self, taken: Taken, parcel: Parcel) -> bool:
         """Refuse what is of somebody who was erased, and keep nothing of it."""

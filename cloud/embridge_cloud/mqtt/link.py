@@ -233,7 +233,8 @@ class Link(asyncio.BufferedProtocol):
         """Send and wait for the answer."""
         if self._lost is not None:
             raise self._lost
-        answer = self._answers[mid] = self._loop.create_future()
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        self._answers[mid] = answer
         try:
             self._send(packet)
             async with asyncio.timeout(_TIMEOUT_S):
