@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from fastapi import FastAPI, HTTPException
 from typer.testing import CliRunner
 
+from embridge_cloud.api import evidence
+from embridge_cloud.api.roles import Role, access_of
 from embridge_cloud.quality import recording, session_quality, wearing_quality
 from embridge_cloud.session_cli import app
 from embridge_cloud.store.hot import HotStore
@@ -20,7 +24,7 @@ from embridge_cloud.store.sealing import Sealer
 from embridge_edge.quality import seen
 from embridge_shared.errors import ConfigError, DataError
 from embridge_shared.quality import Grade, Metric, assess
-from embridge_shared.session import QualityFinding, QualitySeen, SessionClosed, SessionOpened
+from embridge_shared.session import BandChanged, BandState, QualityFinding, QualitySeen, SessionClosed, SessionOpened
 from embridge_shared.signal import Chunk
 from embridge_shared.wire import codec
 from support.sessions import T0, session_of
@@ -105,7 +109,10 @@ def test_damage_to_the_quality_file_is_found(sealed):
     path = sealed.directory / sealed.manifest.quality.file
     rows = pl.read_parquet(path)
     rows.head(16).write_parquet(path)
-    with pytest.raises(DataError, match=r"quality\.parquet is not the file that was sealed; events are missing"):
+    with pytest.raises(
+        DataError,
+        match=r"quality\.parquet has \d+ bytes, not \d+; events\.json an event is missing; quality\.parquet holds 16 rows",
+    ):
         sealed.verify()
     path.unlink()
     with pytest.raises(DataError, match=r"quality\.parquet is missing"):
@@ -192,3 +199,54 @@ def test_an_envelope_at_its_ceiling_is_told(data_dir):
     (stream,) = json.loads(run("quality", data_dir / "ninapro_db1" / "S20_A1_E1.mat", "--json"))
     assert {c["channel"] for c in stream["channels"] if c["bad"]} == {"emg_6"}
     assert len(stream["not_computed"]) == 11
+
+
+# through the API
+
+
+@pytest.fixture
+def get(stored):
+    app = FastAPI()
+    evidence.add(app, SimpleNamespace(store=stored))
+    routes = {r.path.removeprefix("/api/sessions/{session}/"): r.endpoint for r in app.routes if "{session}" in r.path}
+    assert all(access_of(endpoint).role is Role.VIEWER for endpoint in routes.values())
+    return lambda path, **asked: routes[path](SESSION.id, **asked)
+
+
+def test_the_api_tells_what_channels_are_worth_before_and_after_the_seal(get, stored, tmp_path):
+    def asked():
+        return [get("quality"), get("quality/windows", grade=Grade.BAD), get("quality/windows", limit=20)]
+
+    before = asked()
+    channels, bad, some = before
+    assert len(channels) == 16
+    assert [c["grade"] for c in channels if c["channel"] == SPEC.channels[CHANNEL]] == ["bad"]
+    assert {row["channel"] for row in bad} == {SPEC.channels[CHANNEL]}
+    assert len(some) == 20
+    sealer = Sealer(stored, tmp_path / "sealed", wall_ns=lambda: T0)
+    sealer.prepare()
+    sealer.seal(SESSION.id)
+    after = asked()
+    assert after[:2] == before[:2]
+    assert len(after[2]) == 20
+
+
+def test_the_api_tells_of_gaps_and_of_what_does_not_exist(get, stored):
+    assert get("gaps") == [{"stream": "emg", "first": 20000, "n": 400, "seconds": 0.2, "inferred": False}]
+    assert get("bands") == []
+    with stored.transaction() as connection:
+        connection.execute("DELETE FROM sessions")
+    for path in ("quality", "quality/windows", "gaps", "bands"):
+        with pytest.raises(HTTPException, match="never opened"):
+            get(path)
+
+
+def test_the_api_tells_what_bands_went_through(get, stored):
+    states = [("streaming", "", ""), ("lost", "the band does not advertise", "Switch it on.")]
+    for i, (phase, reason, action) in enumerate(states):
+        band = BandState(stream="emg", kind="myo", phase=phase, reason=reason, action=action, battery=50 - i)
+        event = BandChanged(t_ns=T0 + i * 10**9, band=band)
+        stored.commit(Batch(events=[EventRow(SESSION.id, 1000 + i, event, T0)]))
+    rows = get("bands")
+    assert [(r["phase"], r["reason"], r["action"]) for r in rows] == states
+    assert [(r["seconds"], r["stream"], r["battery"]) for r in rows] == [(0, "emg", 50), (1, "emg", 49)]

@@ -142,6 +142,10 @@ class Emg2PoseDataset:
         for entry in chosen:
             yield to_recording(read_take(self._paths[entry.filename]), entry, self._takes[entry.filename])
 
+    def take_number(self, entry: Entry) -> int:
+        """Which take of its stage a file is, from 1."""
+        return self._takes[entry.filename]
+
     def splits(self) -> tuple[Split, ...]:
         """The publisher's: "train", and each of "val" and "test" by what is new in it."""
         parts: dict[str, list[Entry]] = {}

@@ -175,12 +175,14 @@ class Take:
         angles: float32 (T, 20), rad.
         valid: bool (T,): inverse kinematics found a pose.
         attributes: What the file says of itself.
+        time_s: Unix time of each sample, s, float64 (T,).
     """
 
     emg: NDArray[np.float32]
     angles: NDArray[np.float32]
     valid: NDArray[np.bool_]
     attributes: Mapping[str, Any]
+    time_s: NDArray[np.float64]
 
 
 def read_take(path: Path) -> Take:
@@ -218,7 +220,8 @@ def read_take(path: Path) -> Take:
     if not np.isfinite(emg).all():
         raise DataError(f"{path.name}: EMG is not finite", reason=Reason.MALFORMED, hint="Leave the file out.")
     failed = (np.abs(angles) <= _ZERO).all(axis=1) | ~np.isfinite(angles).all(axis=1)
-    return Take(emg, angles, np.asarray(~failed), attributes)
+    time_s = np.ascontiguousarray(series["time"], dtype=np.float64)
+    return Take(emg, angles, np.asarray(~failed), attributes, time_s)
 
 
 def self_described(path: Path) -> Entry:

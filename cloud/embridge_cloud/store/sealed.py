@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,18 +16,14 @@ from embridge_cloud.store.manifest import (
     INDEX,
     MANIFEST,
     TIME,
-    ContentDigest,
-    FileEntry,
     Manifest,
     StreamEntry,
     column_names,
-    content_hash,
-    file_sha256,
     read_manifest,
 )
-from embridge_cloud.store.ranges import Range, RangeSet
+from embridge_cloud.store.ranges import Range
 from embridge_shared.errors import DataError, Reason
-from embridge_shared.session import CueShown, Event, Repetition, Session
+from embridge_shared.session import BandChanged, CueShown, Event, Repetition, Session
 from embridge_shared.signal import Arrivals, StreamSpec
 
 if TYPE_CHECKING:
@@ -168,6 +162,10 @@ class SealedSession:
         entry = self.manifest.quality
         return None if entry is None else pl.scan_parquet(self.directory / entry.file)
 
+    def bands(self) -> list[BandChanged]:
+        """What its devices went through while it was recorded."""
+        return [e.event for e in self.events() if isinstance(e.event, BandChanged)]
+
     def cues(self) -> list[CueShown]:
         """What the participant was asked for."""
         return [e.event for e in self.events() if isinstance(e.event, CueShown)]
@@ -177,104 +175,20 @@ class SealedSession:
         return [e.event for e in self.events() if isinstance(e.event, Repetition)]
 
     def verify(self) -> None:
-        """Recompute every digest and check that indices and times run on except where gaps are declared.
+        """Recompute every digest, count and order (`store.verification`).
 
         Raises:
             DataError: Something is not as it was sealed; the message lists all of it.
         """
-        problems = [*self._damaged_files(), *self._broken_streams(), *self._broken_events()]
-        if problems:
+        from embridge_cloud.store.verification import faults
+
+        found = faults(self)
+        if found:
             raise DataError(
-                f"session {self.id}: " + "; ".join(problems) + ".",
+                f"session {self.id}: " + "; ".join(f"{f.where} {f.what}" for f in found) + ".",
                 reason=Reason.HASH_MISMATCH,
                 hint="Restore the folder from a copy; do not train on it.",
             )
-
-    def _damaged_files(self) -> Iterator[str]:
-        streams = self.manifest.streams
-        parts: tuple[StreamEntry | FileEntry, ...] = (*streams, *(s.arrivals for s in streams), self.manifest.events)
-        if self.manifest.quality is not None:
-            parts = (*parts, self.manifest.quality)
-        for part in parts:
-            path = self.directory / part.file
-            if not path.is_file():
-                yield f"{part.file} is missing"
-            elif path.stat().st_size != part.bytes or file_sha256(path) != part.sha256:
-                yield f"{part.file} is not the file that was sealed"
-
-    def _broken_streams(self) -> Iterator[str]:
-        import pyarrow as pa
-
-        contents = []
-        for entry in self.manifest.streams:
-            try:
-                digest, held = self._scan(entry)
-            except (OSError, pa.ArrowException, KeyError, DataError) as error:
-                yield f"stream {entry.name} cannot be read: {error}"
-                continue
-            contents.append(digest)
-            if held != entry.stored():
-                yield f"stream {entry.name} holds {held}, not {entry.stored()}"
-            if digest != entry.content:
-                yield f"stream {entry.name} has other samples than were sealed"
-        if len(contents) == len(self.session.streams) and content_hash(self.id, contents) != self.content_hash:
-            yield "the content hash does not match"
-
-    def _scan(self, entry: StreamEntry) -> tuple[str, list[Range]]:
-        """Content digest and stored ranges of a stream, a row group at a time."""
-        import pyarrow.parquet as pq
-
-        spec = self.session.streams[entry.stream]
-        digest, held, last_t = ContentDigest(spec), RangeSet(), -(2**63)
-        with pq.ParquetFile(self.directory / entry.file) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group)
-                index, t_ns = table[INDEX].to_numpy(), table[TIME].to_numpy()
-                values = np.stack([table[c].to_numpy() for c in column_names(spec)], axis=1)
-                if np.any(np.diff(t_ns) < 0) or (len(t_ns) and t_ns[0] < last_t):
-                    raise DataError("its time runs backwards", reason=Reason.MALFORMED)
-                if np.any(np.diff(index) <= 0) or (len(index) and index[0] < held.end):
-                    raise DataError("its index runs backwards", reason=Reason.OVERLAP)
-                last_t = int(t_ns[-1]) if len(t_ns) else last_t
-                for a, b in _runs(index):
-                    digest.update(int(index[a]), values[a:b].astype(spec.dtype.numpy, copy=False))
-                    held.add(int(index[a]), int(index[b - 1]) + 1)
-        return digest.hexdigest(), list(held)
-
-    def _broken_events(self) -> Iterator[str]:
-        try:
-            numbers = [e.seq for e in self.events()]
-        except DataError as error:
-            yield str(error)
-            return
-        if self.manifest.quality is not None:
-            try:
-                numbers = sorted({*numbers, *self._quality_numbers()})
-            except (OSError, DataError) as error:
-                yield f"the quality seen cannot be read: {error}"
-                return
-        if len(numbers) < self.manifest.events.rows or numbers != list(range(len(numbers))):
-            yield "events are missing"
-
-    def _quality_numbers(self) -> list[int]:
-        """Numbers of the events whose quality is kept."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        assert self.manifest.quality is not None
-        try:
-            column = pq.read_table(self.directory / self.manifest.quality.file, columns=["seq"])["seq"]
-        except pa.ArrowException as error:
-            raise DataError(str(error), reason=Reason.MALFORMED) from error
-        return [int(x) for x in np.unique(column.to_numpy())]
-
-
-def _runs(index: NDArray[np.int64]) -> list[Range]:
-    """Positions [a, b) of the contiguous runs of an increasing index."""
-    if not len(index):
-        return []
-    cuts = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
-    return list(pairwise(cuts))
 
 
 class Catalogue:
