@@ -5,6 +5,7 @@ It speaks for itself, without a client library: the alerts of TLS tell why a cer
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -75,14 +76,15 @@ def ask_broker(settings: Settings, *, log_in: bool = True) -> None:
 
 
 def _talk(link: socket.socket, settings: Settings, *, log_in: bool) -> None:
-    if not log_in:
-        # With TLS 1.3 a certificate is refused after the handshake: in what is read next.
+    if isinstance(link, ssl.SSLSocket):
+        # With TLS 1.3 a certificate is refused after the handshake: in what is read next, unless one writes first.
         link.settimeout(_QUIET_S)
-        try:
-            if link.recv(1) == b"":
-                raise _refused(settings.mqtt, "it closed the connection")
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            link.recv(1)
+            raise _refused(settings.mqtt, "it closed the connection")
+        link.settimeout(_TIMEOUT_S)
+    if not log_in:
+        return
     link.sendall(connect_packet(settings))
     answer = link.recv(4)
     if len(answer) != 4 or answer[0] != 0x20:

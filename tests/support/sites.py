@@ -105,8 +105,8 @@ class RealSite:
         if folder is not None:
             context.load_cert_chain(folder / "client.pem")
         return aiomqtt.Client(
-            "127.0.0.1", self.port, identifier=identifier, tls_context=context, timeout=5,
-            protocol=aiomqtt.ProtocolVersion.V311,
+            "127.0.0.1", self.port, identifier=identifier, tls_context=context,
+            protocol=aiomqtt.ProtocolVersion.V311, timeout=2,
         )  # fmt: skip
 
     def cloud(self, identifier: str = "@cloud") -> aiomqtt.Client:
