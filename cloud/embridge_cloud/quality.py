@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embridge_cloud.datasets import emg2pose_files
 from embridge_cloud.store.manifest import INDEX, TIME
 from embridge_cloud.store.sealed import SealedSession
 from embridge_shared import ninapro
@@ -58,7 +59,7 @@ def wearing_quality(wearing: Wearing) -> Summary:
 def recording(path: Path, *, rate_hz: float | None = None, device: str = "") -> list[Wearing]:
     """Read a recording file.
 
-    Known: NinaPro `.mat`, and `.parquet` with columns `emg_0`, `emg_1`, …; where it has columns `session`, `gesture` or
+    Known: NinaPro `.mat`, emg2pose `.hdf5`, and `.parquet` with columns `emg_0`, `emg_1`, …; where it has columns `session`, `gesture` or
     `rep`, rows with other values there are recordings of their own; those too short for a window are put end to end.
 
     Args:
@@ -76,7 +77,12 @@ def recording(path: Path, *, rate_hz: float | None = None, device: str = "") -> 
         return [_ninapro(path, rate_hz, device)]
     if path.suffix == ".parquet":
         return _parquet(path, rate_hz, device)
-    raise DataError(f"{path.name} is of no known recording format", hint="Known: NinaPro .mat and .parquet.")
+    if path.suffix == emg2pose_files.SUFFIX:
+        emg = emg2pose_files.read_take(path).emg
+        return [Wearing(path.stem, _spec(emg, emg2pose_files.RATE_HZ, device or "emg2pose"), (emg,))]
+    raise DataError(
+        f"{path.name} is of no known recording format", hint="Known: NinaPro .mat, emg2pose .hdf5 and .parquet."
+    )
 
 
 def _summary(spec: StreamSpec, pieces: list[list[Piece]]) -> Summary:

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import typer
 
-from embridge_shared.errors import DataError, OperatorError, Reason
+from embridge_cloud.exchange import commands
+from embridge_shared.errors import OperatorError, Reason
 
 if TYPE_CHECKING:
     from embridge_cloud.store.manifest import StreamEntry
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from embridge_shared.session import BandChanged
 
 app = typer.Typer(no_args_is_help=True, help="Sealed sessions.", rich_markup_mode=None, pretty_exceptions_enable=False)
+commands.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Folder = Annotated[Path | None, typer.Option("--dir", help="Folder of sealed sessions; by default the cloud's own.")]
@@ -94,41 +96,8 @@ def _changed(found: SealedSession, change: BandChanged) -> str:
 
 
 @app.command()
-def verify(
-    sessions: Annotated[list[str] | None, typer.Argument(help="Sessions; by default all.")] = None,
-    directory: Folder = None,
-    as_json: AsJson = False,
-) -> None:
-    """Recompute every digest and check that nothing is missing."""
-    catalogue = _catalogue(directory)
-    chosen = [_pick(catalogue, s).id for s in sessions] if sessions else catalogue.ids()
-    if not chosen:
-        typer.echo(f"No session is sealed in {catalogue.directory} yet.", err=True)
-    faults: dict[str, str] = {}
-    for session in chosen:
-        try:
-            catalogue.get(session).verify()
-        except DataError as error:
-            faults[str(session)] = error.message
-        if not as_json:
-            typer.echo(f"{session}  {faults.get(str(session), 'ok')}")
-    if as_json:
-        typer.echo(
-            json.dumps(
-                [{"session": str(s), "ok": str(s) not in faults, "fault": faults.get(str(s), "")} for s in chosen]
-            )
-        )
-    if faults:
-        raise DataError(
-            f"{len(faults)} of {len(chosen)} sessions are damaged.",
-            reason=Reason.HASH_MISMATCH,
-            hint="Restore their folders from a copy; do not train on them.",
-        )
-
-
-@app.command()
 def quality(
-    session: Annotated[str, typer.Argument(help="Session id or the start of one, or a recording: .mat or .parquet.")],
+    session: Annotated[str, typer.Argument(help="Session id or the start of one, or a .mat, .hdf5 or .parquet file.")],
     directory: Folder = None,
     rate_hz: Annotated[float | None, typer.Option(min=1.0, help="Of a recording that does not tell.")] = None,
     device: Annotated[str, typer.Option(help='What made a recording, as in "myo": some have a known range.')] = "",
@@ -142,7 +111,7 @@ def quality(
     """
     from embridge_shared import quality as shared_quality
 
-    if Path(session).suffix in (".mat", ".parquet"):
+    if Path(session).suffix in (".mat", ".parquet", ".hdf5"):
         from embridge_cloud.quality import recording, wearing_quality
 
         found = {w.name: wearing_quality(w) for w in recording(Path(session), rate_hz=rate_hz, device=device)}
@@ -158,6 +127,9 @@ def quality(
         typer.echo(json.dumps([_judged(name, summary) for name, summary in found.items()], ensure_ascii=False))
         return
     for name, summary in found.items():
+        if not summary.windows:
+            typer.echo(f"{name}: too short to judge, a window is {shared_quality.WINDOW_S:g} s long")
+            continue
         good = sum(c.grade is shared_quality.Grade.GOOD for c in summary.channels())
         typer.echo(f"{name}: {good} of {summary.spec.n_channels} channels are good over {summary.windows} windows")
         for line in summary.lines():
