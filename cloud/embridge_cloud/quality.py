@@ -59,8 +59,9 @@ def wearing_quality(wearing: Wearing) -> Summary:
 def recording(path: Path, *, rate_hz: float | None = None, device: str = "") -> list[Wearing]:
     """Read a recording file.
 
-    Known: NinaPro `.mat`, emg2pose `.hdf5`, and `.parquet` with columns `emg_0`, `emg_1`, …; where it has columns `session`, `gesture` or
-    `rep`, rows with other values there are recordings of their own; those too short for a window are put end to end.
+    Known: NinaPro `.mat`, emg2pose `.hdf5`, and `.parquet` with columns `emg_0`, `emg_1`, …; where it has columns
+    `session`, `gesture` or `rep`, rows with other values there are recordings of their own; those too short for a
+    window are put end to end.
 
     Args:
         path: The file.
