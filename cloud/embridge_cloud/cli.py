@@ -47,7 +47,8 @@ def run(
         raise ConfigError("port 0 names no broker.", hint="Give its port, or add --embedded-broker.")
     logs.configure_for(configuration)
 
+    from embridge_cloud.exchange.routes import add_exchange
     from embridge_cloud.fleet import add_fleet
     from embridge_cloud.server import run_cloud
 
-    run_cloud(configuration, extensions=[add_fleet], broker_port=mqtt_port, ready_file=ready_file)
+    run_cloud(configuration, extensions=[add_fleet, add_exchange], broker_port=mqtt_port, ready_file=ready_file)
