@@ -173,7 +173,7 @@ def unpack(payload: bytes, kind: type[M]) -> M:
     """
     try:
         message = msgspec.msgpack.decode(payload, type=kind, strict=True)
-    except (msgspec.DecodeError, DataError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, DataError, RecursionError) as error:
         raise DataError(f"no valid {kind.__name__}: {error}", reason=Reason.MALFORMED) from error
     schema = getattr(message, "schema", SCHEMA)
     if schema != SCHEMA:
