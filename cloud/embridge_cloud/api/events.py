@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -90,7 +90,7 @@ class EventBus:
         for listener in self._listeners:
             listener.wake()
 
-    async def listen(self, last_id: str = "") -> AsyncIterator[Event | None]:
+    async def listen(self, last_id: str = "") -> AsyncGenerator[Event | None, None]:
         """Events from now on, or after `last_id` where they are still known; None every `KEEP_ALIVE_S` of silence.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Header, Request, Response
@@ -98,9 +99,10 @@ def _add_events(app: FastAPI, context: CloudContext) -> None:
 
         async def lines() -> AsyncIterator[bytes]:
             yield b"retry: 2000\n\n"
-            async for event in bus.listen(last_event_id):
-                if not still_valid():
-                    return
-                yield as_server_sent(event)
+            async with aclosing(bus.listen(last_event_id)) as heard:
+                async for event in heard:
+                    if not still_valid():
+                        return
+                    yield as_server_sent(event)
 
         return StreamingResponse(lines(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})

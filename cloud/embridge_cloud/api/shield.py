@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embridge_cloud.api.metrics import HttpMetrics
@@ -33,10 +34,6 @@ _HEADERS: Final = {
     "cross-origin-resource-policy": "same-origin",
 }
 _TLS_HEADERS: Final = {"strict-transport-security": "max-age=31536000"}
-
-
-class _TooLargeError(Exception):
-    """A body that passed the limit while it came."""
 
 
 class Hosts:
@@ -123,15 +120,14 @@ class Shield:
             message = await receive()
             exchange.received += len(message.get("body", b""))
             if exchange.received > self._max_body:
-                raise _TooLargeError
+                # The application answers it like any other: it has begun, and so has the body.
+                self._metrics.refused.labels(Reason.TOO_LARGE.value).inc()
+                raise HTTPException(413, f"a body holds at most {self._max_body} bytes")
             return message
 
         refusal = self._refusal(scope)
         try:
             await (refusal or self._app)(scope, limited, answer)
-        except _TooLargeError:
-            if exchange.status == 0:
-                await self._too_large()(scope, receive, answer)
         except Exception:
             # Logged here with the request's number; the application has answered with 500 if it could.
             logger.exception("%s %s broke", scope["method"], scope["path"])
