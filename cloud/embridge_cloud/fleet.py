@@ -208,5 +208,5 @@ def _body_of(kind: type[Any]) -> dict[str, Any]:
 def _body(payload: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, EmbridgeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, EmbridgeError, RecursionError) as error:
         raise OperatorError(f"no valid {kind.__name__.lower()}: {error}", reason=Reason.MALFORMED) from error

@@ -173,7 +173,7 @@ class PrototypeIndex:
             tensors = (folder / TENSORS).read_bytes()
         except FileNotFoundError as error:
             raise ModelError(f"no prototypes: {error.filename} is missing", reason=Reason.NOT_FOUND) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ModelError(f"{folder / SIDECAR}: {error}", reason=Reason.MALFORMED) from None
         if hashlib.sha256(tensors).hexdigest() != sidecar.sha256:
             raise ModelError(

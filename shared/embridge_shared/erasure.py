@@ -71,7 +71,7 @@ class SignedOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         try:
             return msgspec.msgpack.decode(payload, type=cls, strict=True)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(f"no signed order: {error}", reason=Reason.MALFORMED) from error
 
     def order(self) -> ErasureOrder:

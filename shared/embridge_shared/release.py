@@ -227,7 +227,7 @@ def _manifest(members: Mapping[str, bytes]) -> Manifest:
         if head.schema != SCHEMA:
             raise _refused(f"format {head.schema}, this version reads {SCHEMA}", Reason.INCOMPATIBLE)
         manifest = msgspec.json.decode(members[MANIFEST], type=Manifest, strict=True)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refused(f"its manifest: {error}") from error
     if msgspec.json.encode(manifest, order="deterministic") != members[MANIFEST]:
         raise _refused("its manifest is not in canonical form")

@@ -142,7 +142,7 @@ def read(folder: Path) -> Register:
             reason=Reason.NOT_FOUND,
             hint="Name its folder with --site, or make one: `embridge site init`.",
         ) from None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{folder / FILE} is damaged: {error}", reason=Reason.MALFORMED, hint="Restore it from a backup."
         ) from error

@@ -96,7 +96,7 @@ def read_consents(sealed: Path) -> Consents:
         return Consents(found.participants, required=found.required)
     except FileNotFoundError:
         return Consents({})
-    except (msgspec.DecodeError, DataError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, DataError) as error:
         raise DataError(
             f"{path} is damaged: {error}.", reason=Reason.MALFORMED, hint="Start the cloud process: it writes it anew."
         ) from error

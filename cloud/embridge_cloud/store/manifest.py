@@ -155,7 +155,7 @@ def read_manifest(directory: Path) -> Manifest:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{directory} is no sealed session", reason=Reason.NOT_FOUND) from None
-    except (msgspec.DecodeError, DataError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, DataError) as error:
         raise DataError(f"{path} is damaged: {error}", reason=Reason.MALFORMED) from error
     if manifest.schema != SCHEMA:
         raise DataError(

@@ -149,7 +149,7 @@ class SealedSession:
             return msgspec.json.decode(path.read_bytes(), type=list[NumberedEvent])
         except FileNotFoundError:
             raise DataError(f"{path} is missing", reason=Reason.NOT_FOUND) from None
-        except (msgspec.DecodeError, DataError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, DataError) as error:
             raise DataError(f"{path} is damaged: {error}", reason=Reason.MALFORMED) from error
 
     def quality(self) -> pl.LazyFrame | None:

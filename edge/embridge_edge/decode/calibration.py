@@ -110,7 +110,7 @@ class CalibrationStore:
             found = msgspec.json.decode(path.read_bytes(), type=Calibration, strict=True)
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, EmbridgeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, EmbridgeError) as error:
             raise DataError(f"calibration {path.name}: {error}.", reason=Reason.MALFORMED, hint=_HINT) from error
         if (found.participant, found.key, len(found.scale.gain)) != (participant, key, spec.n_channels):
             raise DataError(f"calibration {path.name} is of another.", reason=Reason.MALFORMED, hint=_HINT)

@@ -136,5 +136,5 @@ def load_calibration(path: Path) -> GloveCalibration:
             reason=Reason.NOT_FOUND,
             hint="`embridge pose calibrate` makes one.",
         ) from error
-    except (msgspec.DecodeError, DataError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, DataError) as error:
         raise DataError(f"{path} is no glove calibration: {error}", reason=Reason.MALFORMED) from error

@@ -144,7 +144,7 @@ class Slots:
             return msgspec.json.decode(self._file.read_bytes(), type=_Pointer, strict=True)
         except FileNotFoundError:
             return _Pointer()
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ModelError(
                 f"{self._file} is damaged: {error}.",
                 reason=Reason.MALFORMED,
