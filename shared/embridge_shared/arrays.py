@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
+from typing import Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from embridge_shared.errors import DataError, Reason
+
+_PREFIX: Final = 10
+_HEADER: Final = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<kind>[<>|][a-zA-Z]\d{1,4})', 'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>|\d{1,15},|\d{1,15}(?:, \d{1,15}){1,31})\), \} *\n",
+    re.DOTALL,
+)
 
 
 def pack_array(array: NDArray[np.floating], dtype: DTypeLike = "<f4") -> bytes:
@@ -28,17 +37,16 @@ def unpack_array(data: bytes, shape: tuple[int, ...] | None = None, dtype: DType
     Raises:
         DataError: MALFORMED: it is no such file, or holds what is not finite; WRONG_SHAPE: another shape or type.
     """
-    stream = io.BytesIO(data)
     due = np.dtype(dtype)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise ValueError("not version 1.0")
-        found, fortran, kind = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise DataError(f"an array: {error}", reason=Reason.MALFORMED) from error
-    body = data[stream.tell() :]
+    # NumPy reads a header as Python source, and a damaged one raises whatever Python's parsers do.
+    header = _HEADER.match(data)
+    if header is None or header.end() != _PREFIX + int.from_bytes(data[_PREFIX - 2 : _PREFIX], "little"):
+        raise DataError("an array without a header of version 1.0", reason=Reason.MALFORMED)
+    kind, fortran = header["kind"].decode(), header["fortran"] == b"True"
+    found = tuple(int(n) for n in header["shape"].replace(b",", b" ").split())
+    body = data[header.end() :]
     fits = shape is None or (len(found) == len(shape) and all(n in (-1, f) for n, f in zip(shape, found, strict=True)))
-    if fortran or kind != due or not fits or len(body) != due.itemsize * int(np.prod(found, dtype=object)):
+    if fortran or kind != due.str or not fits or len(body) != due.itemsize * int(np.prod(found, dtype=object)):
         raise DataError(f"an array {found} of {kind} where {shape or due} is due", reason=Reason.WRONG_SHAPE)
     array: NDArray[np.floating] = np.frombuffer(body, due).reshape(found)
     if not np.isfinite(array).all():
