@@ -431,7 +431,20 @@ async def test_a_brainflow_board_is_read_with_its_gaps(brainflow):
         np.testing.assert_array_equal(packet.samples[:, 0], np.arange(packet.first, packet.first + len(packet.samples)))
     assert packets[-1].first + len(packets[-1].samples) == 100
     assert (band.state().received, band.state().lost) == (95, 5)
+    assert [state.phase for _, state in band.changes()] == ["connecting", "streaming", "stopped"]
     assert brainflow.log == ["7 /dev/x", "stopped", "released"]
+
+
+class Ticking(SystemClock):
+    """Half a second goes by with every sleep."""
+
+    now_ns = 0
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_ns += 500_000_000
 
 
 async def test_a_brainflow_board_that_cannot_be_says_why(brainflow, monkeypatch):
@@ -444,6 +457,23 @@ async def test_a_brainflow_board_that_cannot_be_says_why(brainflow, monkeypatch)
     with pytest.raises(DeviceError, match="BOARD_NOT_READY") as error:
         await band.open(0)
     assert "serial_port" in error.value.hint
+    (_, failed) = [state for _, state in band.changes()]
+    assert (failed.phase, failed.action) == ("failed", error.value.hint)
+    await band.close()
+
+
+async def test_a_board_that_falls_silent_stalls_and_is_lost(brainflow, monkeypatch):
+    clock, (band,) = Ticking(), sources(band_plan.BrainflowSource(board="7"))
+    monkeypatch.setattr(band, "_clock", clock)
+    await band.open(0)
+    with pytest.raises(DeviceError, match="sends nothing") as error:
+        async for _ in band.packets():
+            pass
+    assert error.value.reason is Reason.SILENT
+    *_, stalled, lost = [state for _, state in band.changes()]
+    assert (stalled.phase, lost.phase) == ("stalled", "lost")
+    assert lost.reason == "no samples for 30 s"
+    assert lost.action == error.value.hint
     await band.close()
 
 

@@ -41,6 +41,8 @@ class Driver(ABC):
     """
 
     info: BandInfo
+    data: str = ""
+    """The characteristic that carries data, of a band with one."""
 
     def __init__(self, *, motion: bool = False) -> None:
         if motion and len(self.info.streams) < 2:
@@ -53,9 +55,9 @@ class Driver(ABC):
         return self.info.streams if self.motion else self.info.streams[:1]
 
     @property
-    @abstractmethod
     def channels(self) -> tuple[str, ...]:
-        """Characteristics to subscribe to."""
+        """Characteristics to subscribe to: the one that carries data, where there is one."""
+        return (self.data,)
 
     @property
     def keep_alive_s(self) -> float | None:

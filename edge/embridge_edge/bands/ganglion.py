@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from embridge_edge.bands.driver import Driver, Piece
 from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
-from embridge_edge.bands.info import BandInfo
+from embridge_edge.bands.info import BandInfo, emg_stream
 from embridge_edge.bands.protocol import ganglion as wire
 from embridge_edge.bands.protocol.octets import SOFTWARE_REVISION
-from embridge_shared.signal import Modality, SampleType, StreamSpec
+from embridge_shared.signal import SampleType
 
 if TYPE_CHECKING:
     from embridge_edge.ble.link import Link
@@ -18,16 +18,14 @@ INFO = BandInfo(
     kind="ganglion",
     title="OpenBCI Ganglion",
     streams=(
-        StreamSpec(
-            name="emg",
-            modality=Modality.EMG,
-            channels=tuple(f"e{i}" for i in range(wire.CHANNELS)),
-            rate_hz=wire.RATE_HZ,
+        emg_stream(
+            wire.CHANNELS,
+            wire.RATE_HZ,
+            "ganglion",
             dtype=SampleType.INT32,
             unit="µV",
             scale=wire.UV_PER_COUNT,
             calibrated=True,
-            device="ganglion",
         ),
     ),
     counter=CounterKind.PACKETS,
@@ -40,16 +38,12 @@ class GanglionDriver(Driver):
     """Reads 4 channels at 200 Hz from firmware 2 or 3."""
 
     info = INFO
+    data = wire.DATA
 
     def __init__(self) -> None:
         super().__init__()
         self._version = 3
         self._differences = wire.Differences()
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """The data characteristic."""
-        return (wire.DATA,)
 
     async def prepare(self, link: Link) -> None:
         """Find out which packets it sends."""

@@ -9,10 +9,10 @@ import msgspec
 
 from embridge_edge.bands.driver import Driver, Piece, wrong_firmware
 from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
-from embridge_edge.bands.info import BandInfo
+from embridge_edge.bands.info import BandInfo, emg_stream
 from embridge_edge.bands.protocol import gforce as wire
 from embridge_shared.errors import ConfigError, DeviceError, Reason
-from embridge_shared.signal import Modality, SampleType, StreamSpec
+from embridge_shared.signal import StreamSpec
 
 if TYPE_CHECKING:
     from embridge_edge.ble.link import Link
@@ -25,18 +25,7 @@ _SEQ_BYTES = (1, 2)
 INFO = BandInfo(
     kind="gforce",
     title="OYMotion gForce",
-    streams=(
-        StreamSpec(
-            name="emg",
-            modality=Modality.EMG,
-            channels=tuple(f"e{i}" for i in range(wire.CHANNELS)),
-            rate_hz=1000.0,
-            dtype=SampleType.INT16,
-            unit="µV",
-            scale=wire.UV_PER_COUNT_8_BIT,
-            device="gforce",
-        ),
-    ),
+    streams=(emg_stream(wire.CHANNELS, 1000.0, "gforce", unit="µV", scale=wire.UV_PER_COUNT_8_BIT),),
     counter=CounterKind.PACKETS,
     services=(wire.SERVICE,),
     names=("gforce",),
@@ -58,6 +47,7 @@ class GForceDriver(Driver):
     """
 
     info = INFO
+    data = wire.DATA
 
     def __init__(self, *, bits: int = 8) -> None:
         super().__init__()
@@ -73,11 +63,6 @@ class GForceDriver(Driver):
         """EMG at the rate and scale of the resolution chosen."""
         scale = wire.UV_PER_COUNT_8_BIT if self._config.bits == 8 else wire.UV_PER_COUNT_12_BIT
         return (msgspec.structs.replace(INFO.emg, rate_hz=float(self._config.rate_hz), scale=scale),)
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """The data characteristic; replies are listened to apart."""
-        return (wire.DATA,)
 
     @property
     def keep_alive_s(self) -> float:

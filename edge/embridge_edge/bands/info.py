@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embridge_edge.bands.indexing import CounterKind
-from embridge_shared.signal import StreamSpec
+from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +43,39 @@ class BandInfo:
         """Whether an advertisement with this name and these services is of this kind."""
         advertised = {s.lower() for s in services}
         return any(s in advertised for s in self.services) or any(name.lower().startswith(n) for n in self.names)
+
+
+def emg_stream(
+    channels: int,
+    rate_hz: float,
+    device: str,
+    *,
+    label: str = "",
+    dtype: SampleType = SampleType.INT16,
+    unit: str = "count",
+    scale: float = 1.0,
+    calibrated: bool = False,
+) -> StreamSpec:
+    """The EMG of a band: `channels` named e0, e1, … at `rate_hz`.
+
+    Args:
+        channels: How many.
+        rate_hz: Nominal samples a second.
+        device: Model.
+        label: Put before its name where a session has several bands.
+        dtype: Storage type.
+        unit: Unit of `raw * scale`.
+        scale: Raw value times this is `unit`.
+        calibrated: The scale is known, not nominal.
+    """
+    return StreamSpec(
+        name=f"{label}_emg" if label else "emg",
+        modality=Modality.EMG,
+        channels=tuple(f"e{i}" for i in range(channels)),
+        rate_hz=rate_hz,
+        dtype=dtype,
+        unit=unit,
+        scale=scale,
+        calibrated=calibrated,
+        device=device,
+    )

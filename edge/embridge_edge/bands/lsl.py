@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 
 from embridge_edge.band_plan import LslSource
-from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
-from embridge_edge.bands.info import BandInfo
-from embridge_edge.source import Band, Packet
+from embridge_edge.bands.indexing import Counted, CounterKind
+from embridge_edge.bands.info import BandInfo, emg_stream
+from embridge_edge.bands.polled import PolledBand
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError, DeviceError, Reason
-from embridge_shared.session import BandState
 from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 _RESOLVE_S = 10.0
 _PULL_S = 0.02
 _OPEN_S = 10.0
 _GONE_S = 60.0
-_STALLED_S = 2.0
 _BUFFER_S = 60
 
 INFO = BandInfo(
@@ -87,7 +84,7 @@ def connect(pylsl: Any, info: Any) -> Any:
     return inlet
 
 
-class LslBand(Band):
+class LslBand(PolledBand):
     """EMG from an LSL outlet. LSL numbers nothing: what is missing is inferred from the time stamps.
 
     Args:
@@ -104,55 +101,31 @@ class LslBand(Band):
         if source.channels < 1 or not source.rate_hz > 0:
             raise ConfigError("an LSL stream needs `channels` and `rate_hz`", hint="`embridge band scan` shows them.")
         self._source = source
-        self._clock = clock
-        self._duration_s = duration_s
         self._inlet: Any = None
-        self._indexer: Indexer | None = None
-        self._host_ns = 0
-        self._first = 0
         self._offset_ns = 0
-        self._last_ns = 0
-        self._phase, self._reason, self._action = "idle", "", ""
-        self._received = 0
-        self._stopped = False
-        self._spec = StreamSpec(
-            name=f"{source.label}_emg" if source.label else "emg",
-            modality=Modality.EMG,
-            channels=tuple(f"e{i}" for i in range(source.channels)),
-            rate_hz=source.rate_hz,
+        spec = emg_stream(
+            source.channels,
+            source.rate_hz,
+            f"lsl:{source.stream or source.type}",
+            label=source.label,
             dtype=SampleType.FLOAT32,
             unit=source.unit,
             scale=source.scale,
             calibrated=source.calibrated,
-            device=f"lsl:{source.stream or source.type}",
+        )
+        super().__init__(
+            "lsl",
+            spec,
+            clock=clock,
+            address=source.address,
+            duration_s=duration_s,
+            modulus=0,
+            gone_s=_GONE_S,
+            advice="Look after the program that sends; LSL finds it again by itself.",
         )
 
-    @property
-    def spec(self) -> StreamSpec:
-        """What the plan says; the stream is held to it."""
-        return self._spec
-
-    def state(self) -> BandState:
-        """What is known of it."""
-        return BandState(
-            stream=self._spec.name,
-            kind="lsl",
-            address=self._source.address,
-            phase=self._phase,
-            reason=self._reason,
-            action=self._action,
-            received=self._received,
-            lost=self._indexer.lost if self._indexer is not None else 0,
-        )
-
-    async def open(self, host_ns: int, first: int = 0) -> None:
-        """Find the stream and check it.
-
-        Raises:
-            DeviceError: NOT_FOUND: it is not there; WRONG_SHAPE: it is another than the plan says.
-        """
-        self._host_ns, self._first = host_ns, first
-        self._phase = "scanning"
+    async def _start(self) -> None:
+        self._go("scanning")
         info = await asyncio.to_thread(self._resolve)
         found = (info.channel_count(), info.nominal_srate())
         if found != (self._source.channels, self._source.rate_hz):
@@ -162,65 +135,29 @@ class LslBand(Band):
                 reason=Reason.WRONG_SHAPE,
                 hint="Correct `channels` and `rate_hz` in the plan, or name another `stream`.",
             )
-        self._phase = "connecting"
+        self._go("connecting")
         self._inlet = await asyncio.to_thread(connect, self._pylsl, info)
         self._offset_ns = self._clock.monotonic_ns() - round(self._pylsl.local_clock() * 1e9)
-        self._last_ns = self._clock.monotonic_ns()
-        self._phase = "streaming"
 
     def _resolve(self) -> Any:
         source = self._source
         return find(self._pylsl, type=source.type, name=source.stream, source_id=source.address)
 
-    async def packets(self) -> AsyncIterator[Packet]:
-        """What comes, until the duration is over.
+    async def _read(self) -> list[tuple[Counted, int]] | None:
+        if self._inlet is None:
+            return None
+        samples, stamps = await asyncio.to_thread(self._inlet.pull_chunk, _PULL_S, 4096)
+        if not len(samples):
+            return []
+        values = np.asarray(samples, np.float32).reshape(len(samples), -1)
+        return [(Counted(values), round(stamps[-1] * 1e9) + self._offset_ns)]
 
-        Raises:
-            DeviceError: Nothing has come for a minute.
-        """
-        end = self._duration_s * self._spec.rate_hz
-        while self._inlet is not None and not self._stopped:
-            samples, stamps = await asyncio.to_thread(self._inlet.pull_chunk, _PULL_S, 4096)
-            if not len(samples):
-                self._check_silence()
-                continue
-            self._phase, self._reason, self._action = "streaming", "", ""
-            host_ns = round(stamps[-1] * 1e9) + self._offset_ns
-            self._last_ns = self._clock.monotonic_ns()
-            values = np.asarray(samples, np.float32).reshape(len(samples), -1)
-            for packet in self._index(values, host_ns):
-                kept = packet.samples[: max(0, math.ceil(min(end - packet.first, len(packet.samples))))]
-                if len(kept):
-                    self._received += len(kept)
-                    yield Packet(packet.first, kept, packet.host_ns, packet.inferred)
-                if packet.first + len(packet.samples) >= end:
-                    return
-
-    def _index(self, values: Any, host_ns: int) -> list[Packet]:
-        if self._indexer is None:
-            start = 0
-            if self._first:
-                start = max(self._first, round((host_ns - self._host_ns) * 1e-9 * self._spec.rate_hz) - len(values))
-            self._indexer = Indexer(self._spec.rate_hz, 0, exact=False, start=start)
-        return self._indexer.push(Counted(values), host_ns)
-
-    def _check_silence(self) -> None:
-        silence_s = (self._clock.monotonic_ns() - self._last_ns) * 1e-9
-        if silence_s < _STALLED_S:
-            return
-        self._phase, self._reason = "stalled", f"no samples for {silence_s:.0f} s"
-        self._action = "Look after the program that sends; LSL finds it again by itself."
-        if silence_s >= _GONE_S:
-            self._phase = "lost"
-            raise DeviceError("the LSL stream is gone", reason=Reason.UNREACHABLE, hint=self._action)
-
-    def stop(self) -> None:
-        """End after what has come so far."""
-        self._stopped = True
+    def _gone(self) -> DeviceError:
+        return DeviceError("the LSL stream is gone", reason=Reason.UNREACHABLE, hint=self._advice)
 
     async def close(self) -> None:
         """Close the inlet."""
         inlet, self._inlet = self._inlet, None
         if inlet is not None:
-            self._phase = "stopped"
+            self._go("stopped")
             await asyncio.to_thread(inlet.close_stream)

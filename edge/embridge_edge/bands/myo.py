@@ -8,7 +8,7 @@ import numpy as np
 
 from embridge_edge.bands.driver import Driver, Piece, wrong_firmware
 from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
-from embridge_edge.bands.info import BandInfo
+from embridge_edge.bands.info import BandInfo, emg_stream
 from embridge_edge.bands.protocol import myo as wire
 from embridge_shared.signal import Modality, SampleType, StreamSpec
 
@@ -23,14 +23,7 @@ INFO = BandInfo(
     kind="myo",
     title="Thalmic Myo",
     streams=(
-        StreamSpec(
-            name="emg",
-            modality=Modality.EMG,
-            channels=tuple(f"e{i}" for i in range(wire.CHANNELS)),
-            rate_hz=wire.RATE_HZ,
-            dtype=SampleType.INT16,
-            device="myo",
-        ),
+        emg_stream(wire.CHANNELS, wire.RATE_HZ, "myo"),
         StreamSpec(
             name="imu",
             modality=Modality.IMU,

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from embridge_edge.bands.driver import Driver, Piece
 from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
-from embridge_edge.bands.info import BandInfo
+from embridge_edge.bands.info import BandInfo, emg_stream
 from embridge_edge.bands.protocol import npg as wire
-from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 if TYPE_CHECKING:
     from embridge_edge.ble.link import Link
@@ -16,16 +15,7 @@ if TYPE_CHECKING:
 INFO = BandInfo(
     kind="npg",
     title="NPG-Lite (BioAmp)",
-    streams=(
-        StreamSpec(
-            name="emg",
-            modality=Modality.EMG,
-            channels=tuple(f"e{i}" for i in range(wire.CHANNELS)),
-            rate_hz=wire.RATE_HZ,
-            dtype=SampleType.INT16,
-            device="npg-lite",
-        ),
-    ),
+    streams=(emg_stream(wire.CHANNELS, wire.RATE_HZ, "npg-lite"),),
     counter=CounterKind.SAMPLES,
     services=(wire.SERVICE,),
     names=("npg",),
@@ -37,11 +27,7 @@ class NpgDriver(Driver):
     """Reads 3 channels at 500 Hz."""
 
     info = INFO
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """The data characteristic."""
-        return (wire.DATA,)
+    data = wire.DATA
 
     async def start(self, link: Link) -> None:
         """`START`."""

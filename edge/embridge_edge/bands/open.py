@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from embridge_edge.bands.driver import Driver, Piece, wrong_firmware
 from embridge_edge.bands.indexing import Counted, CounterKind, Indexer
-from embridge_edge.bands.info import BandInfo
+from embridge_edge.bands.info import BandInfo, emg_stream
 from embridge_edge.bands.protocol import open_profile as wire
-from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 if TYPE_CHECKING:
     from embridge_edge.ble.link import Link
@@ -17,17 +16,7 @@ INFO = BandInfo(
     kind="open",
     title="band of the open profile",
     streams=(
-        StreamSpec(
-            name="emg",
-            modality=Modality.EMG,
-            channels=tuple(f"e{i}" for i in range(wire.CHANNELS)),
-            rate_hz=wire.RATE_HZ,
-            dtype=SampleType.INT16,
-            unit="µV",
-            scale=wire.UV_PER_COUNT,
-            calibrated=True,
-            device="open-profile",
-        ),
+        emg_stream(wire.CHANNELS, wire.RATE_HZ, "open-profile", unit="µV", scale=wire.UV_PER_COUNT, calibrated=True),
     ),
     counter=CounterKind.SAMPLES,
     services=(wire.SERVICE,),
@@ -41,11 +30,7 @@ class OpenDriver(Driver):
     """Reads 16 channels at 2 kHz with a sample counter and a packet counter."""
 
     info = INFO
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """The data characteristic."""
-        return (wire.DATA,)
+    data = wire.DATA
 
     async def prepare(self, link: Link) -> None:
         """Check version, layout and scale.
