@@ -195,6 +195,14 @@ def test_the_command_finds_the_bad_electrode(data_dir):
 
 
 @pytest.mark.real_data
+def test_a_recording_shorter_than_a_window_says_so(data_dir):
+    path = data_dir / "emg2pose_fixture" / "test_data.hdf5"
+    assert run("quality", path) == "test_data: too short to judge, a window is 2 s long\n"
+    (stream,) = json.loads(run("quality", path, "--json"))
+    assert (stream["windows"], stream["grade"], len(stream["channels"])) == (0, "unknown", 16)
+
+
+@pytest.mark.real_data
 def test_an_envelope_at_its_ceiling_is_told(data_dir):
     (stream,) = json.loads(run("quality", data_dir / "ninapro_db1" / "S20_A1_E1.mat", "--json"))
     assert {c["channel"] for c in stream["channels"] if c["bad"]} == {"emg_6"}
