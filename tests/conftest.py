@@ -63,13 +63,14 @@ class MosquittoBroker:
     binary: str
     host: str = "127.0.0.1"
     port: int = field(default_factory=take_free_port)
+    options: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         config = self.folder / "mosquitto.conf"
         config.write_text(
             f"listener {self.port} {self.host}\nallow_anonymous true\nlog_type error\nlog_type warning\n"
-            f"include_dir {ROOT / 'deploy' / 'mosquitto' / 'conf.d'}\n"
+            f"include_dir {ROOT / 'deploy' / 'mosquitto' / 'conf.d'}\n{self.options}"
         )
         with (self.folder / "mosquitto.log").open("ab") as log:
             self.process = subprocess.Popen([self.binary, "-c", str(config)], stdout=log, stderr=log)

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Arrivals are picked up this often, not one by one: a wake-up costs as much as several messages.
 _GATHER_S = 0.01
-_TIMEOUT_S = 10.0
+_TIMEOUT_S, _GOODBYE_S = 10.0, 2.0
 _AT_ONCE = 256
 _HELD_BYTES = 8 << 20
 _MAX_PACKET = 32 << 20
@@ -58,7 +58,8 @@ class Link(asyncio.BufferedProtocol):
     """A connection.
 
     What arrives waits here until somebody takes it; while more than 8 MiB wait nothing is read, so that the broker
-    keeps the rest. Made by `connect`.
+    keeps the rest. Until somebody begins to take, everything is read: a broker sends what it kept for us before it
+    answers the first subscription. Made by `connect`.
     """
 
     def __init__(self, keepalive_s: int) -> None:
@@ -70,7 +71,8 @@ class Link(asyncio.BufferedProtocol):
         self._arrived: list[Delivery] = []
         self._arrived_bytes = 0
         self._something = asyncio.Event()
-        self._paused = False
+        self._closed = loop.create_future()
+        self._wanted = self._paused = False
         self._lost: NetworkError | None = None
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._mid = 0
@@ -116,6 +118,7 @@ class Link(asyncio.BufferedProtocol):
         Raises:
             NetworkError: The connection is lost.
         """
+        self._wanted = True
         while True:
             await self._something.wait()
             arrived, self._arrived, self._arrived_bytes = self._arrived, [], 0
@@ -161,10 +164,11 @@ class Link(asyncio.BufferedProtocol):
         if self._lost is None and transport is not None:
             self._send(packets.DISCONNECT)
             self._end(_gone("closed"))
-            # Acknowledgements still to be written go out before the socket closes.
-            await asyncio.sleep(0)
         if transport is not None:
             transport.close()
+            # What is still to be written goes out first, unless the broker does not read.
+            await asyncio.wait({self._closed}, timeout=_GOODBYE_S)
+            transport.abort()
 
     # what the event loop calls
 
@@ -187,7 +191,8 @@ class Link(asyncio.BufferedProtocol):
             return
         if self._arrived:
             self._something.set()
-            if self._arrived_bytes > _HELD_BYTES and not self._paused and self._transport is not None:
+            full = self._wanted and self._arrived_bytes > _HELD_BYTES
+            if full and not self._paused and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
 
@@ -197,6 +202,8 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
+        if not self._closed.done():
+            self._closed.set_result(None)
         self._end(_gone(str(exc) if exc is not None else "it closed the connection"))
 
     # inside

@@ -20,7 +20,7 @@ SERVER: Final = "server.pem"
 
 LIMITS: Final = f"""\
 # An ingester acknowledges after each commit; with the default of 20 it would take 80 chunks a second.
-max_inflight_messages 1000
+max_inflight_messages 5000
 
 # The default drops beyond 1000 messages. Bytes are the better bound: what is dropped here, edges send again.
 max_queued_messages 0
