@@ -50,5 +50,7 @@ def run(
     from embridge_cloud.exchange.routes import add_exchange
     from embridge_cloud.fleet import add_fleet
     from embridge_cloud.server import run_cloud
+    from embridge_cloud.steward import add_steward
 
-    run_cloud(configuration, extensions=[add_fleet, add_exchange], broker_port=mqtt_port, ready_file=ready_file)
+    extensions = [add_fleet, add_exchange, add_steward]
+    run_cloud(configuration, extensions=extensions, broker_port=mqtt_port, ready_file=ready_file)

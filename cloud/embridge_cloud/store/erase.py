@@ -28,6 +28,7 @@ from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.people import People
 from embridge_cloud.store.rewrite import tables
 from embridge_cloud.store.rows import session_digest
+from embridge_cloud.store.schema import CATALOG
 from embridge_shared.erasure import ErasureOrder, fingerprint
 from embridge_shared.errors import OperatorError, Reason
 
@@ -274,26 +275,34 @@ class Eraser:
 
 def delete_rows(connection: duckdb.DuckDBPyConnection, participant: str, sessions: Sequence[UUID]) -> tuple[int, int]:
     """Delete every row of a participant within a running transaction; chunks and quarantined messages deleted."""
-    (chunks,) = connection.execute("SELECT count(*) FROM chunks WHERE session = ANY(?)", [list(sessions)]).fetchall()
     quarantined = _delete_quarantined(connection, participant, sessions)
+    chunks = delete_sessions(connection, sessions)
+    for table in _tables_with(connection, "participant"):
+        connection.execute(f"DELETE FROM {table} WHERE participant = ?", [participant])  # noqa: S608
+    connection.execute("DELETE FROM participants WHERE id = ?", [participant])
+    connection.execute("DELETE FROM exports WHERE export NOT IN (SELECT export FROM export_sessions)")
+    return chunks, quarantined
+
+
+def delete_sessions(connection: duckdb.DuckDBPyConnection, sessions: Sequence[UUID]) -> int:
+    """Delete every row of sessions within a running transaction; how many chunks there were."""
+    ids = list(sessions)
+    ((chunks,),) = connection.execute("SELECT count(*) FROM chunks WHERE session = ANY(?)", [ids]).fetchall()
     connection.execute(
         "UPDATE edges SET recording = NULL, body = json_merge_patch(body, '{\"recording\": null}') "
         "WHERE recording = ANY(?)",
-        [list(sessions)],
+        [ids],
     )
-    columns = connection.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() "
-        "WHERE database_name = current_database() AND column_name IN ('session', 'participant') AND NOT internal"
-    ).fetchall()
-    known = set(tables(connection, connection.execute("SELECT current_database()").fetchall()[0][0])) - _KEPT
-    for table, column in columns:
-        if table in known and column == "session":
-            connection.execute(f"DELETE FROM {table} WHERE session = ANY(?)", [list(sessions)])  # noqa: S608
-        elif table in known:
-            connection.execute(f"DELETE FROM {table} WHERE participant = ?", [participant])  # noqa: S608
-    connection.execute("DELETE FROM participants WHERE id = ?", [participant])
-    connection.execute("DELETE FROM exports WHERE export NOT IN (SELECT export FROM export_sessions)")
-    return int(chunks[0]), quarantined
+    for table in _tables_with(connection, "session"):
+        connection.execute(f"DELETE FROM {table} WHERE session = ANY(?)", [ids])  # noqa: S608
+    return int(chunks)
+
+
+def _tables_with(connection: duckdb.DuckDBPyConnection, column: str) -> list[str]:
+    """Tables of the attached file that name a session or a participant, whatever migrations bring."""
+    sql = "SELECT table_name FROM duckdb_columns() WHERE database_name = ? AND column_name = ? AND NOT internal"
+    named = {name for (name,) in connection.execute(sql, [CATALOG, column]).fetchall()}
+    return sorted((named & set(tables(connection))) - _KEPT)
 
 
 def _delete_quarantined(connection: duckdb.DuckDBPyConnection, participant: str, sessions: Sequence[UUID]) -> int:
