@@ -18,6 +18,7 @@ from embridge_cloud.api.metrics import Metrics
 from embridge_cloud.api.tokens import TokenFile
 from embridge_cloud.api.watch import StoreWatch
 from embridge_cloud.broker import BrokerAddress, embedded_broker
+from embridge_cloud.certificates import Certificates
 from embridge_cloud.context import CloudContext, CloudPaths, Operating
 from embridge_cloud.http_server import HttpServer, listen, url_of
 from embridge_cloud.ingest import Ingester
@@ -152,7 +153,10 @@ def _operating(settings: Settings, store: HotStore, ingester: Ingester, clock: C
 def _watch(context: CloudContext) -> list[asyncio.Task[None]]:
     """What the HTTP interface has done in the background; it ends with the process, and never ends it."""
     watch = StoreWatch(context.store.read, context.ingester, context.events, context.clock)
+    certificates = Certificates(context.settings, context.store, context.clock)
+    context.metrics.registry.register(certificates)
     return [
+        context.tasks.create_task(certificates.watch(context.stopping), name="certificates"),
         context.tasks.create_task(watch.run(context.stopping), name="store-watch"),
         context.tasks.create_task(context.health.lag.watch(context.stopping), name="loop-lag"),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import re
 import resource
 import socket
 import ssl
@@ -23,6 +24,7 @@ import pytest
 import zstandard
 
 from conftest import take_free_port
+from embridge_cloud.certificates import Certificates
 from embridge_cloud.server import serve
 from embridge_cloud.site.site import Site, make
 from embridge_edge.broker_check import ask_broker
@@ -333,6 +335,7 @@ def hostile(victim: Recording, edge: str) -> list[tuple[str, bytes]]:
         return msgspec.msgpack.encode(tree)
 
     sql = "x'; DROP TABLE sessions; --"
+    said = pack(EdgeState(edge=edge, online=True, update="idle"))
     deep = b"\x91" * 100_000 + b"\xc0"
     return [
         # another edge's session under one's own name
@@ -376,6 +379,8 @@ def hostile(victim: Recording, edge: str) -> list[tuple[str, bytes]]:
         (state_topic(edge), pack(EdgeState(edge="e1", online=True))),
         (state_topic(edge), pack(EdgeState(edge=edge, online=True, update="\x1b[2J"))),
         (state_topic(edge), b"\x00" * 100),
+        (state_topic(edge), said.replace(b"idle", b"\xff\xfe\x80\x81")),
+        (own_events, opening(protocol="four").replace(b"four", b"\xff\xfe\x80\x81")),
     ]
 
 
@@ -464,3 +469,24 @@ def test_the_agent_does_not_start_with_credentials_that_cannot_work(site: RealSi
         Credentials(settings_of(site, installed(site, "e1"), "e2"))
     with pytest.raises(ConfigError, match=r"mqtt\.insecure"):
         Credentials(Settings(mqtt=MqttSettings(host="broker.example")))
+
+
+async def test_the_cloud_tells_when_certificates_end(site: RealSite, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    soon_ns = site.clock.wall_ns() + 3 * DAY_NS
+    async with running(site, tmp_path) as context:
+        state = EdgeState(edge="e1", online=True, certificate_ends_ns=soon_ns)
+        await send(site, "e1", state_topic("e1"), pack(state))
+        certificates = Certificates(context.settings, context.store, context.clock)
+        await settled(certificates.edges)
+        page = (await context.metrics.page()).decode()
+        certificates.warn()
+    assert certificates_of(page, "embridge_edge_certificate_end_timestamp_seconds", "edge") == {"e1": soon_ns * 1e-9}
+    own = certificates_of(page, "embridge_certificate_end_timestamp_seconds", "certificate")
+    assert own["broker"] == pytest.approx(site.clock.wall_ns() * 1e-9 + 365 * 86_400, abs=3600)
+    assert "the certificate of e1 ends on" in caplog.text
+    assert "in 3 days" in caplog.text
+
+
+def certificates_of(page: str, metric: str, label: str) -> dict[str, float]:
+    rows = re.findall(rf'^{metric}\{{{label}="(.+?)"\}} (\S+)$', page, re.MULTILINE)
+    return {name: float(value) for name, value in rows}
