@@ -68,7 +68,7 @@ def rich_recording(
     """A session with counted and estimated gaps, and with what was seen of its quality."""
     session: Session = session_of(*(specs or (emg_spec(), joint_spec())), number=number)
     session = msgspec.structs.replace(
-        session, participant=Participant(id=participant, consent_version="v2"), protocol="fingers-12/1"
+        session, participant=Participant(id=participant, consent_version="v2"), protocol="fingers-12/1", source=""
     )
     recording = record(session, seed, n_chunks=n_chunks, gaps=gaps)
     lost = [c.first for c in recording.chunks[0] if c.gap_before]

@@ -37,9 +37,9 @@ def many_specs():
     return (emg_spec(5, 1925.926), joint_spec(), glove_spec(), floats, wide, decode_spec())
 
 
-@pytest.fixture
-def simple(tmp_path):
-    return seal(cloud_settings(tmp_path / "one"), rich_recording())
+@pytest.fixture(scope="module")
+def simple(tmp_path_factory):
+    return seal(cloud_settings(tmp_path_factory.mktemp("cloud")), rich_recording())
 
 
 def exported(tmp_path, *sessions):

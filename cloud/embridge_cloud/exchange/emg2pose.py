@@ -24,6 +24,7 @@ _NEAR_NS: Final = 100_000_000
 """Pose further from a sample is none of its."""
 _TIME_NS: Final = 500.0
 """What float64 seconds since 1970 can tell."""
+_OFF_RATE: Final = 0.05
 
 
 def export(sessions: Sequence[SealedSession], folder: Path) -> None:
@@ -176,17 +177,15 @@ def read(root: Path) -> Iterator[Recording]:
 
 
 def _times(time_s: NDArray[np.float64], attributes: Any) -> NDArray[np.int64]:
-    """Unix times of samples; counted from the file's start at 2 kHz where it has none that rise."""
+    """Unix times of samples; counted from the file's start at 2 kHz where its own do not run at that rate."""
+    n = len(time_s)
     t_ns = np.rint(time_s * 1e9)
-    if (
-        np.isfinite(t_ns).all()
-        and (np.diff(t_ns) >= 0).all()
-        and t_ns[0] >= 0
-        and (len(t_ns) < 2 or t_ns[-1] > t_ns[0])
-    ):
-        return np.asarray(t_ns, np.int64)
+    if n > 1 and np.isfinite(t_ns).all() and t_ns[0] >= 0 and (np.diff(t_ns) >= 0).all():
+        rate_hz = (n - 1) / max(float(time_s[-1] - time_s[0]), 1e-9)
+        if abs(rate_hz / RATE_HZ - 1) <= _OFF_RATE:
+            return np.asarray(t_ns, np.int64)
     start = max(0, round(float(attributes.get("start", 0.0)) * 1e9))
-    return np.asarray(start + np.rint(np.arange(len(time_s)) * (1e9 / RATE_HZ)), np.int64)
+    return np.asarray(start + np.rint(np.arange(n) * (1e9 / RATE_HZ)), np.int64)
 
 
 def _raw(emg: NDArray[np.float32], attributes: Any) -> tuple[NDArray[Any], StreamSpec, tuple[str, ...]]:

@@ -34,6 +34,8 @@ _TYPES: Final = {
     "double64": SampleType.FLOAT32,
     "int64": SampleType.INT32,
 }
+_MAGIC: Final = b"XDF:"
+_GZIP: Final = b"\x1f\x8b"
 _TOLERANCE_NS: Final = 1_000.0
 _IRREGULAR_NS: Final = 1_000_000.0
 _BREAK: Final = 1.5
@@ -68,6 +70,9 @@ def _session(path: Path, format: str) -> Recording:
     base_s = min(float(s["time_stamps"][0]) for s in streams if len(s["time_stamps"]))
     notes = ["clocks were brought to one and jitter was taken out by pyxdf"]
     started = _started(header, notes)
+    short = [_text(s, "name") for s in signals if _announced(s) != len(s["time_stamps"])]
+    if short:
+        notes.append(f"the recorder did not end in good order; samples may be missing at the end of {', '.join(short)}")
     left_out = [_text(s, "name") for s in streams if s not in signals and not _is_text(s)]
     if left_out:
         notes.append(f"left out: {', '.join(left_out)}")
@@ -101,21 +106,37 @@ def _session(path: Path, format: str) -> Recording:
 def _load(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     import pyxdf
 
+    foreign = DataError(f"{path.name} is no XDF file", reason=Reason.FOREIGN, hint="LabRecorder writes .xdf.")
     try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        # pyxdf leaves a foreign file open.
+        if magic != _MAGIC and not (magic[:2] == _GZIP and path.suffix == ".xdfz"):
+            raise foreign
         streams, header = pyxdf.load_xdf(path, synchronize_clocks=True, dejitter_timestamps=True)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"there is no file {path}", reason=Reason.NOT_FOUND) from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, ArithmeticError) as error:
-        raise DataError(f"{path.name} is damaged or no XDF file: {error}", reason=Reason.MALFORMED) from error
     except Exception as error:
-        # pyxdf tells a foreign file by a bare Exception, and a damaged one by whatever its parts raise.
-        raise DataError(f"{path.name} cannot be read: {error}", reason=Reason.MALFORMED) from error
+        # pyxdf tells a damaged file by whatever its parts raise.
+        raise DataError(f"{path.name} is damaged: {error}", reason=Reason.MALFORMED) from error
+    if header is None or any("time_stamps" not in s or "time_series" not in s for s in streams):
+        raise foreign
     return list(streams), dict(header)
 
 
 def _text(stream: dict[str, Any], key: str) -> str:
     found = stream["info"].get(key) or [""]
     return str(found[0] or "")
+
+
+def _announced(stream: dict[str, Any]) -> int:
+    """Samples the recorder says it wrote; -1 where it never came to say so."""
+    try:
+        return int(stream["footer"]["info"]["sample_count"][0])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return -1
 
 
 def _is_text(stream: dict[str, Any]) -> bool:
