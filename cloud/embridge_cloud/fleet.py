@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from embridge_cloud.api import models
+from embridge_cloud.api.bodies import body_of, read_body
 from embridge_cloud.api.metrics import gauge, gauges
 from embridge_cloud.api.roles import Role, access
 from embridge_cloud.context import CloudContext
@@ -146,11 +147,13 @@ class _Figures(Collector):
 
 
 def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
-    @app.post("/api/jobs", status_code=201, response_model=models.Job, tags=["jobs"], openapi_extra=_body_of(Recipe))
+    @app.post(
+        "/api/jobs", status_code=201, response_model=models.Job, tags=["jobs"], openapi_extra=body_of(app, Recipe)
+    )
     @access(Role.OPERATOR, action="job.start")
     async def start(request: Request) -> Any:
         """Start a realignment; the body is a recipe."""
-        job = jobs.start(_body(await request.body(), Recipe))
+        job = jobs.start(read_body(await request.body(), Recipe))
         request.state.subject = (job.id,)
         return msgspec.to_builtins(job)
 
@@ -187,26 +190,15 @@ def _add_releases(app: FastAPI, fleet: Fleet) -> None:
         return msgspec.to_builtins(fleet.registry.releases())
 
     @app.post(
-        "/api/releases/{name}/rollout", response_model=list[str], tags=["releases"], openapi_extra=_body_of(Offer)
+        "/api/releases/{name}/rollout",
+        response_model=list[str],
+        tags=["releases"],
+        openapi_extra=body_of(app, Offer, required=False),
     )
     @access(Role.OPERATOR, action="release.rollout")
     async def rollout(name: str, request: Request) -> Any:
         """Offer a release to edges; returns their names."""
         body = await request.body()
-        chosen = await fleet.offer(name, _body(body, Offer).edges if body else ())
+        chosen = await fleet.offer(name, read_body(body, Offer).edges if body else ())
         request.state.detail = {"edges": len(chosen)}
         return chosen
-
-
-def _body_of(kind: type[Any]) -> dict[str, Any]:
-    """What the OpenAPI document says of a body that is decoded here."""
-    about = (kind.__doc__ or "").partition("\n")[0]
-    schema = {"type": "object", "title": kind.__name__, "description": about}
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
-
-
-def _body(payload: bytes, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, EmbridgeError, RecursionError) as error:
-        raise OperatorError(f"no valid {kind.__name__.lower()}: {error}", reason=Reason.MALFORMED) from error

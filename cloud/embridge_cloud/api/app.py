@@ -101,7 +101,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     parts = found.setdefault("components", {})
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     schemas = parts.setdefault("schemas", {})
-    schemas["Problem"] = models.Problem.model_json_schema()
+    schemas.update(getattr(app.state, "schemas", {}), Problem=models.Problem.model_json_schema())
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for route in app.routes:

@@ -34,7 +34,7 @@ from embridge_shared.quality.grades import Grade
 
 logger = logging.getLogger(__name__)
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 EDGES_SHOWN: Final = 2000
 _COMMIT_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

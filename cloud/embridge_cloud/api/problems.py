@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from embridge_shared.errors import DataError, EmbridgeError, NetworkError, OperatorError, Reason
 
@@ -64,13 +65,23 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     return problem(error.message, error.reason, hint=error.hint, status=status)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     said = error.detail or HTTPStatus(error.status_code).phrase
     reason = _HTTP.get(error.status_code, Reason.INVALID)
     hint = "`GET /api/openapi.json` lists what there is." if error.status_code in (404, 405) else ""
-    return problem(str(said), reason, hint=hint, status=error.status_code, headers=error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem(str(said), reason, hint=hint, status=error.status_code, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that all routes of a path take together."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return ", ".join(sorted(found))
 
 
 async def _misshapen(_: Request, error: Exception) -> JSONResponse:
