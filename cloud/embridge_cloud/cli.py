@@ -54,3 +54,52 @@ def run(
 
     extensions = [add_fleet, add_exchange, add_steward]
     run_cloud(configuration, extensions=extensions, broker_port=mqtt_port, ready_file=ready_file)
+
+
+@app.command()
+def repair(
+    state_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Save what can be read of a damaged store, keep the rest aside, and say exactly what is missing.
+
+    No cloud process may run. The damaged files stay as they were in a folder beside the store. Edges deliver what they
+    still hold by themselves; what they were told to forget and cannot be read is listed by session, stream and sample.
+    """
+    import json
+
+    import msgspec
+
+    from embridge_cloud.context import CloudPaths
+    from embridge_cloud.store.salvage import repair as mend
+    from embridge_shared import settings
+    from embridge_shared.clock import SystemClock
+
+    configuration = settings.load(**({"cloud": {"state_dir": state_dir}} if state_dir is not None else {}))
+    paths = CloudPaths.of(configuration)
+    done = mend(paths.hot, paths.sealed, wall_ns=SystemClock().wall_ns())
+    if as_json:
+        typer.echo(json.dumps(None if done is None else msgspec.to_builtins(done)))
+        return
+    if done is None:
+        typer.echo(f"{paths.hot} is whole: every row can be read, and nothing acknowledged is missing.")
+        return
+    typer.echo(f"opened      {done.opened}")
+    typer.echo(f"rows        {sum(done.rows.values())} taken over, {sum(done.unread.values())} could not be read")
+    typer.echo(
+        f"sessions    {len(done.adopted)} sealed put on record again, {len(done.reopened)} opened from the ledger"
+    )
+    typer.echo(f"aside       {done.aside}")
+    for part in done.missing:
+        spans = ", ".join(f"{a}..{b}" for a, b in part.ranges)
+        what = "events" if part.stream < 0 else f"samples of {part.name or f'stream {part.stream}'}"
+        typer.echo(f"missing     {part.session}: {part.count} {what}: {spans}")
+    if done.missing:
+        sessions = sorted({str(p.session) for p in done.missing})
+        typer.echo(
+            f"Nobody has these any more. Restore a backup that does, or end the session{'s' * (len(sessions) > 1)} as "
+            f"incomplete with `embridge session seal --force`.",
+            err=True,
+        )
+    else:
+        typer.echo("Nothing that was acknowledged is missing.")

@@ -92,6 +92,23 @@ def shortfall(
     return lacks
 
 
+def check_fresh(path: Path, ledger: Ledger) -> None:
+    """Make sure that a store that is not there never was.
+
+    Args:
+        path: Its file.
+        ledger: What was acknowledged.
+
+    Raises:
+        StoreDamagedError: Its log or its ledger says that it was.
+    """
+    accounts = ledger.read()
+    if accounts:
+        raise StoreDamagedError(f"the store {path} is gone, and with it what edges were told to forget.")
+    if path.with_name(path.name + ".wal").exists():
+        raise StoreDamagedError(f"the store {path} is gone, and its log is there.")
+
+
 def reconcile(ledger: Ledger, read: Reader, path: Path) -> None:
     """Check a store against its ledger, and begin the ledger anew from it.
 

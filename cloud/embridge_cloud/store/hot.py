@@ -14,7 +14,7 @@ import duckdb
 
 from embridge_cloud.store import rewrite
 from embridge_cloud.store.columns import insert, write_batch
-from embridge_cloud.store.custody import Room, reconcile
+from embridge_cloud.store.custody import Room, check_fresh, reconcile
 from embridge_cloud.store.failures import NotSealableError, StoreError, disk_full, translate, unopenable
 from embridge_cloud.store.gate import Gate
 from embridge_cloud.store.ledger import Ledger
@@ -73,11 +73,15 @@ class HotStore:
             StoreDamagedError: It is damaged, or holds less than was acknowledged.
             DataError: Its schema is newer than this code.
         """
-        self._root = attach(self.path)
+        if not self.path.exists():
+            # Before a new file is made that its log does not belong to.
+            check_fresh(self.path, self.ledger)
+        self._root = attach(self.path, keep_log=True)
         try:
             self._migrate(self._root)
             self._writer = self._cursor()
             reconcile(self.ledger, self.read, self.path)
+            self._root.execute("PRAGMA enable_checkpoint_on_shutdown")
             self._quarantine_bytes = self.read.quarantined_bytes()
         except BaseException:
             self.close()
@@ -190,26 +194,43 @@ class HotStore:
                     raise NotSealableError(
                         f"session {session} changed under the seal: {part.name} holds {hot}, {part.rows} sealed."
                     )
-            connection.execute(
-                "INSERT INTO sealed_sessions VALUES (?, ?, ?, ?)",
-                [session, str(path), manifest.content_hash, manifest.sealed_ns],
-            )
-            rows = [(session, p.stream, str(path / p.file), p.sha256, p.rows, p.bytes) for p in manifest.streams]
-            insert(connection, "sealed", rows)
-            ranges = [(session, p.stream, a, b) for p in manifest.streams for a, b in p.stored()]
-            insert(connection, "sealed_ranges", ranges)
-            gaps = [(session, p.stream, a, b, (a, b) in p.inferred) for p in manifest.streams for a, b in p.gaps]
-            insert(connection, "sealed_gaps", gaps)
-            connection.execute(
-                "INSERT OR IGNORE INTO sealed_quality SELECT session, stream, channel, windows, warn, bad, reasons "
-                "FROM v_quality WHERE session = ?",
-                [session],
-            )
-            for name in ("chunks", "quality"):
-                connection.execute(f"DELETE FROM {name} WHERE session = ?", [session])  # noqa: S608
+            self._record_sealed(connection, manifest, path)
+        self._leave(manifest.session.id)
+
+    def adopt_sealed(self, manifest: Manifest, path: Path) -> None:
+        """Put a sealed session on record whatever its hot rows are, as `cloud repair` does.
+
+        Raises:
+            StoreError: The database refused.
+        """
+        with self._lock, _Transaction(self._connection()) as connection:
+            self._record_sealed(connection, manifest, path)
+        self._leave(manifest.session.id)
+
+    def _leave(self, session: UUID) -> None:
         with suppress(OSError):
             # What is sealed is not looked for in the ledger: the line only makes it shorter.
-            self.ledger.leave([manifest.session.id])
+            self.ledger.leave([session])
+
+    def _record_sealed(self, connection: duckdb.DuckDBPyConnection, manifest: Manifest, path: Path) -> None:
+        session = str(manifest.session.id)
+        connection.execute(
+            "INSERT INTO sealed_sessions VALUES (?, ?, ?, ?)",
+            [session, str(path), manifest.content_hash, manifest.sealed_ns],
+        )
+        rows = [(session, p.stream, str(path / p.file), p.sha256, p.rows, p.bytes) for p in manifest.streams]
+        insert(connection, "sealed", rows)
+        ranges = [(session, p.stream, a, b) for p in manifest.streams for a, b in p.stored()]
+        insert(connection, "sealed_ranges", ranges)
+        gaps = [(session, p.stream, a, b, (a, b) in p.inferred) for p in manifest.streams for a, b in p.gaps]
+        insert(connection, "sealed_gaps", gaps)
+        connection.execute(
+            "INSERT OR IGNORE INTO sealed_quality SELECT session, stream, channel, windows, warn, bad, reasons "
+            "FROM v_quality WHERE session = ?",
+            [session],
+        )
+        for name in ("chunks", "quality"):
+            connection.execute(f"DELETE FROM {name} WHERE session = ?", [session])  # noqa: S608
 
     def _note(self, batch: Batch) -> None:
         """Write down what may now be acknowledged."""

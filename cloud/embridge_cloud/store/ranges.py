@@ -58,6 +58,11 @@ class RangeSet:
         self._starts[low:high] = [start]
         self._ends[low:high] = [end]
 
+    def discard(self, start: int, end: int) -> None:
+        """Leave out `start`..`end`."""
+        kept = [(a, min(b, start)) for a, b in self if a < start] + [(max(a, end), b) for a, b in self if b > end]
+        self._starts, self._ends = [a for a, _ in kept], [b for _, b in kept]
+
     def overlaps(self, start: int, end: int) -> bool:
         """Whether any index of `start`..`end` is a member."""
         at = bisect_right(self._ends, start)

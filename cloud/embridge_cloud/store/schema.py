@@ -25,12 +25,17 @@ def migrations() -> dict[int, tuple[str, str]]:
     return dict(sorted(found.items()))
 
 
-def attach(path: Path) -> duckdb.DuckDBPyConnection:
+def attach(path: Path, *, keep_log: bool = False) -> duckdb.DuckDBPyConnection:
     """Open the file at `path`, creating it when there is none, and return the connection that owns it.
 
     Small row groups and rare checkpoints keep a transaction of blobs at some 20 ms; with the defaults a checkpoint
     rewrites ever more of the table and takes seconds. Payloads come compressed, so nothing is gained by looking for a
     compression of them, and one thread a connection writes them for two thirds of the processor time of two.
+
+    Args:
+        path: The file.
+        keep_log: Closing the connection leaves the log as it is, until `PRAGMA enable_checkpoint_on_shutdown`: what is
+            wrong with a log cannot be looked into once it was worked in.
 
     Raises:
         StoreLockedError: Another process has it.
@@ -44,6 +49,8 @@ def attach(path: Path) -> duckdb.DuckDBPyConnection:
         connection.execute("SET enable_progress_bar = false")
         connection.execute("SET force_compression = 'uncompressed'")
         connection.execute("SET threads = 1")
+        if keep_log:
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         quoted = str(path).replace("'", "''")
         connection.execute(f"ATTACH '{quoted}' AS {CATALOG} (ROW_GROUP_SIZE 2048)")
         connection.execute(f"USE {CATALOG}")
