@@ -24,6 +24,9 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, watch
 _ADAPTER_HELP = 'Bluetooth adapter: "platform", "hci1", "usb:0", "tcp-client:HOST:PORT"; edge.adapter by default.'
 _BANDS_HELP = "KIND, KIND@ADDRESS or uart:PROFILE.toml; several are read at once."
 
+_TOLD = ("reconnecting", "stalled", "garbled", "resynced", "lost", "failed")
+"""States of a link that are told of at the end of a recording."""
+
 Adapter = Annotated[str, typer.Option(help=_ADAPTER_HELP)]
 Gate = Literal["off", "warn", "require"]
 Words = Annotated[list[str], typer.Argument(help=_BANDS_HELP, metavar="BAND...")]
@@ -222,7 +225,7 @@ def _sum_up(digest: Digest) -> None:
         typer.echo(f"{digest.name}: {s.name} {s.samples} samples, {s.lost} lost, {s.chunks} chunks")
     for change in digest.bands:
         band = change.band
-        if band.reason and band.phase not in ("streaming", "stopped"):
+        if band.phase in _TOLD:
             typer.echo(f"{digest.name}: {band.stream} {band.phase}, {band.reason}. {band.action}".rstrip())
     for judged in digest.quality:
         good = sum(c.grade is Grade.GOOD for c in judged.channels)
@@ -230,7 +233,9 @@ def _sum_up(digest: Digest) -> None:
             typer.echo(f"{digest.name}: {judged.name} {good} of {len(judged.channels)} channels good")
         for one in judged.channels:
             if one.grade in (Grade.WARN, Grade.BAD):
-                told = " ".join(f"{f.reason}. {f.advice}" for f in one.faults())
+                first, *others = one.faults()
+                more = f" ({len(others)} more)" if others else ""
+                told = f"{first.reason}. {first.advice}{more}"
                 typer.echo(f"{digest.name}: {judged.name} {one.channel} {one.grade.value}: {told}")
 
 

@@ -448,6 +448,18 @@ async def test_a_myo_has_its_handles_its_rotation_and_its_manners(world):
 
 
 @pytest.mark.radio
+async def test_electronics_hiss_where_they_are_told_to(world):
+    band = await world.band("myo", SILENCE, noise_uv=2 * virtual_myo.UV_PER_COUNT)
+    client = await world.connect(band)
+    heard = []
+    for uuid in myo.EMG:
+        await client.start_notify(uuid, lambda _, data: heard.append(myo.decode_emg(bytes(data))))
+    await client.write_gatt_char(myo.COMMAND, myo.set_mode(myo.EmgMode.RAW), response=True)
+    await until(lambda: len(heard) >= 60)
+    assert np.concatenate(heard).std() == pytest.approx(2.0, rel=0.15)
+    await client.disconnect()
+
+
 async def test_a_myo_falls_asleep_unless_told_never_to(world, monkeypatch):
     band = await world.band("myo", SILENCE)
     ended = asyncio.Event()

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 
+import numpy as np
 from bumble import core, hci
 from bumble.device import Connection, Device, DeviceConfiguration
 from bumble.gatt import Service
@@ -52,6 +53,8 @@ class VirtualBand(ABC):
     channels: int
     interval_ms: float = 15.0
     """Connection interval it asks its host for."""
+    typical_noise_uv: float = 0.0
+    """RMS of the noise of such a band's own electronics, where it is more than that of skin and muscle."""
     counts_on: bool = False
     """It takes samples and counts them while no host is connected."""
 
@@ -248,6 +251,7 @@ class VirtualBand(ABC):
     async def _stream(self, feed: SampleFeed) -> None:
         self.began_s = time.monotonic()
         first, owed_s = 0, 0.0
+        rng = np.random.default_rng([self.traits.serial, 0xE1])
         while True:
             if not self.ready():
                 await asyncio.sleep(_UNREADY_S)
@@ -260,6 +264,8 @@ class VirtualBand(ABC):
             while owed_s > 0 and 2 * self.backlog >= self.traits.queue:
                 owed_s += await _sleep(_UNREADY_S) - _UNREADY_S
             samples = feed.take(n)
+            if self.traits.noise_uv:
+                samples = samples + rng.normal(0.0, self.traits.noise_uv, samples.shape).astype(np.float32)
             self.tally.samples += n
             if self.send(first, samples):
                 self.tally.packets += 1

@@ -82,7 +82,7 @@ def simulate(
         kind=kind,
         count=1 if controller else count,
         feeds=_feeds(count, wearer, performance=performance, gestures=gestures, recording=recording, rate_hz=rate),
-        traits=_traits(count, own_name, drift_ppm),
+        traits=_traits(count, own_name, drift_ppm, 0.0 if recording is not None else kind_of(kind).typical_noise_uv),
         air=air,
         host=host,
         port=port,
@@ -135,11 +135,11 @@ def _feeds(
     ]
 
 
-def _traits(count: int, name: str, drift_ppm: float) -> list[Traits]:
+def _traits(count: int, name: str, drift_ppm: float, noise_uv: float) -> list[Traits]:
     from embridge_edge.virtual.traits import Traits
 
     names = [name] if count == 1 else [f"{name} {i}" for i in range(1, count + 1)]
-    return [Traits(name=each, drift_ppm=drift_ppm, serial=i) for i, each in enumerate(names, 1)]
+    return [Traits(name=each, drift_ppm=drift_ppm, serial=i, noise_uv=noise_uv) for i, each in enumerate(names, 1)]
 
 
 async def _run(order: _Order) -> None:

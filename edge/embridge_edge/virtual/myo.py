@@ -30,6 +30,7 @@ class MyoBand(VirtualBand):
     default_name = "Virtual Myo"
     channels = wire.CHANNELS
     interval_ms = 7.5
+    typical_noise_uv = UV_PER_COUNT
 
     @property
     def rate_hz(self) -> float:

@@ -20,6 +20,7 @@ class Traits:
         advertising_ms: Advertising interval.
         battery: Charge at the start, percent.
         serial: Serial number.
+        noise_uv: RMS of the noise its own electronics add, µV.
     """
 
     name: str = ""
@@ -29,12 +30,14 @@ class Traits:
     advertising_ms: float = 30.0
     battery: int = 87
     serial: int = 1
+    noise_uv: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.queue < 1 or not 0 <= self.battery <= 100 or self.advertising_ms < 20 or abs(self.drift_ppm) > 1e4:
+        wrong = self.queue < 1 or self.advertising_ms < 20 or self.noise_uv < 0
+        if wrong or not 0 <= self.battery <= 100 or abs(self.drift_ppm) > 1e4:
             raise OperatorError(
                 f"no band is like this: {self}",
-                hint="Queue 1 or more, battery 0 to 100 %, advertising from 20 ms, drift within 10000 ppm.",
+                hint="Queue 1 or more, battery 0 to 100 %, advertising from 20 ms, drift to 10000 ppm, noise from 0.",
             )
 
 
