@@ -41,7 +41,8 @@ async def keep_vigil(context: CloudContext, notifier: Notifier) -> None:
                 logger.error("the watchdog is not fed: the pump has not moved for %.0f s", stuck_s)
             notifier.status(f"not fed: the pump has not moved for {stuck_s:.0f} s")
         else:
-            notifier.watchdog()
+            if ready:
+                notifier.watchdog()
             notifier.status(doing)
         faulty = stuck_s > STUCK_S
         await first_of(context.clock.sleep(beat_s if ready else min(beat_s, 0.2)), context.stopping.wait())

@@ -29,8 +29,8 @@ def doctor(
 ) -> None:
     """Find what is wrong with this installation and say what to do; ends with 1 where something does not work.
 
-    What the machine is for is seen from its state folders and the packages that are installed. Nothing is changed; where
-    an agent or a cloud process runs, its place at the broker is not taken.
+    What the machine is for is seen from its state folders and the packages that are installed. Nothing is changed, and
+    the place of a running agent or cloud process at the broker is not taken.
     """
     from embridge_shared.doctor.model import Level
     from embridge_shared.doctor.runner import examine, known_checks, worst

@@ -15,6 +15,7 @@ from embridge_shared.errors import ConfigError, NetworkError, Reason
 from embridge_shared.settings import MqttSettings
 from embridge_shared.tls import tls_context
 
+_KINDS: Final = frozenset({0x20, 0x90, 0xD0, *range(0x30, 0x40)})  # what a broker may say to a visitor
 _REFUSALS: Final = {
     1: "it does not speak MQTT 3.1.1",
     2: "it does not like the client id",
@@ -105,6 +106,8 @@ class Visit:
 
     def _receive(self, deadline_s: float) -> tuple[int, bytes]:
         kind = self._exactly(1, deadline_s)[0]
+        if kind not in _KINDS:
+            raise NetworkError(f"{self._where} does not speak MQTT", reason=Reason.FOREIGN, hint="Check mqtt.port.")
         length, shift = 0, 0
         while True:
             digit = self._exactly(1, deadline_s)[0]
