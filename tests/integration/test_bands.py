@@ -495,6 +495,40 @@ async def test_a_band_that_is_lost_for_good_ends_the_session_in_a_named_state(ri
     assert sum(c.n for c in chunks(tmp_path)) == digest.streams[0].samples > 100
 
 
+@pytest.mark.parametrize("fault", ["garbage", "backwards"])
+async def test_a_recording_through_nonsense_holds_exactly_what_was_sent(rig, tmp_path, fault):
+    virtual = rig.add("open", open_ramp())
+    plan = session(band_plan.OpenSource(adapter=served(rig), duration_s=1.5))
+    recording = asyncio.create_task(solo.record(plan, settings(tmp_path), clock=SystemClock()))
+    await until(lambda: virtual.tally.samples > 1000)
+    if fault == "garbage":
+        notify, turns = virtual.notify, itertools.count(1)
+
+        def spoiled(characteristic, value):
+            return notify(characteristic, bytes(100) if len(value) > 100 and next(turns) in (20, 40) else value)
+
+        rig.call(setattr, virtual, "notify", spoiled)
+    else:
+        send = virtual.send
+        rig.call(setattr, virtual, "send", lambda first, samples: send(first - 500, samples))
+    digest = await recording
+    stored = chunks(tmp_path)
+    before = int(stored[0].samples[0, 0]) - int(ramp(np.arange(1), 1)[0, 0])
+    for chunk in stored:
+        np.testing.assert_array_equal(chunk.samples, ramp(np.arange(chunk.first, chunk.end) + before, 16))
+    gaps = [(c.gap_before, c.gap_inferred) for c in stored if c.gap_before]
+    told = [b.band for b in digest.bands]
+    if fault == "garbage":
+        assert gaps == [(7, False)] * 2
+        assert told[-1].garbage == 2
+    else:
+        assert gaps == []
+        assert [b.action for b in told if b.phase == "resynced"] == [
+            "Recording goes on; if it happens again, charge the band and update its firmware."
+        ]
+    assert (digest.reason, digest.streams[0].samples + digest.streams[0].lost) == ("complete", 3000)
+
+
 async def test_a_gap_of_a_band_without_a_counter_is_stored_as_an_estimate(rig, tmp_path):
     virtual = rig.add("myo", Ramp(200.0, 8, virtual_myo.UV_PER_COUNT, 8))
     plan = session(band_plan.MyoSource(adapter=served(rig), duration_s=3.0))
