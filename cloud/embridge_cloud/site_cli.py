@@ -120,6 +120,19 @@ def edge(
     )
 
 
+@app.command()
+def ingester(
+    first: Annotated[int, typer.Argument(help="First shard, 0 to 255.")],
+    last: Annotated[int, typer.Argument(help="Last shard, 0 to 255.")],
+    site: Folder = Path(),
+    ca: Ca = None,
+) -> None:
+    """Make the files of a further cloud process that ingests some shards: two cannot share a certificate."""
+    folder = _open(site, ca).ingester(first, last)
+    typer.echo(str(folder))
+    typer.echo(f"Take it to where its embridge.toml says. {_RELOAD}", err=True)
+
+
 @app.command("list")
 def list_certificates(site: Folder = Path(), as_json: Json = False) -> None:
     """List every certificate with its end and where it stands."""

@@ -249,6 +249,27 @@ def test_the_newest_root_goes_along(tmp_path: Path):
     assert update_root(tmp_path) == b"10"
 
 
+def test_further_ingesters_hear_their_shards_alone(site: Site, monkeypatch: pytest.MonkeyPatch):
+    folder = site.ingester(3, 4)
+    acl = (site.folder / "broker" / "acl").read_text()
+    own = acl.partition("user @ingest-3-4\n")[2].partition("\n\n")[0].splitlines()
+    reads = [line.removeprefix("topic read embridge/v1/") for line in own if line.startswith("topic read")]
+    assert reads == ["up/3/#", "event/3/#", "up/4/#", "event/4/#", "state/+"]
+    assert "user @cloud\ntopic read embridge/v1/up/#\n" in acl
+    monkeypatch.setenv("EMBRIDGE_CONFIG", str(folder / "embridge.toml"))
+    found = Settings()
+    assert (found.cloud.first_shard, found.cloud.last_shard, found.cloud.http_host) == (3, 4, "127.0.0.1")
+    assert tls.common_name(folder / "client.pem") == "@ingest-3-4"
+    assert modes(folder) == {0o600}
+    with pytest.raises(OperatorError, match="already"):
+        site.ingester(3, 4)
+    with pytest.raises(ConfigError):
+        site.ingester(4, 3)
+    before = (folder / "client.pem").read_bytes()
+    site.renew(within_days=400)
+    assert (folder / "client.pem").read_bytes() != before
+
+
 # bundles
 
 

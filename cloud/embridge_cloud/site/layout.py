@@ -9,6 +9,7 @@ cloud/      ca.crt client.pem http.pem embridge.toml
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -56,28 +57,44 @@ def write_cloud(folder: Path, *, layout: Layout, authority: bytes, client: bytes
     write_secret(folder / SETTINGS, cloud_settings(layout).encode())
 
 
+def write_ingester(folder: Path, *, layout: Layout, authority: bytes, client: bytes, shards: tuple[int, int]) -> None:
+    """A further ingester's files; its HTTP interface is for its own machine."""
+    make_folder(folder)
+    write_secret(folder / mosquitto.AUTHORITY, authority)
+    write_secret(folder / CLIENT, client)
+    made_here = Path(layout.cloud_folder) == folder.parent / CLOUD
+    place = str(folder) if made_here else f"{layout.cloud_folder}/{folder.name}"
+    own = {"first_shard": shards[0], "last_shard": shards[1], "http_port": layout.http_port + 1 + shards[0]}
+    write_secret(folder / SETTINGS, _toml({"mqtt": _mqtt(layout, place), "cloud": own}).encode())
+
+
 def cloud_settings(layout: Layout) -> str:
     """The cloud process's settings file."""
     folder, hosts = layout.cloud_folder, layout.cloud_hosts
     url = f"https://{_in_url(hosts[0])}:{layout.http_port}"
     listens = "127.0.0.1" if all(map(is_loopback, hosts)) else "0.0.0.0"  # noqa: S104
-    sections: dict[str, dict[str, object]] = {
-        "mqtt": {
-            "host": layout.broker_hosts[0],
-            "port": layout.broker_port,
-            "ca_file": f"{folder}/{mosquitto.AUTHORITY}",
-            "cert_file": f"{folder}/{CLIENT}",
-        },
-        "cloud": {
-            "http_host": listens,
-            "http_port": layout.http_port,
-            "http_cert_file": f"{folder}/{HTTP}",
-            "http_key_file": f"{folder}/{HTTP}",
-            "http_hosts": list(hosts),
-            "public_url": url,
-        },
-        "api": {"url": url, "ca_file": f"{folder}/{mosquitto.AUTHORITY}"},
+    cloud = {
+        "http_host": listens,
+        "http_port": layout.http_port,
+        "http_cert_file": f"{folder}/{HTTP}",
+        "http_key_file": f"{folder}/{HTTP}",
+        "http_hosts": list(hosts),
+        "public_url": url,
     }
+    api = {"url": url, "ca_file": f"{folder}/{mosquitto.AUTHORITY}"}
+    return _toml({"mqtt": _mqtt(layout, folder), "cloud": cloud, "api": api})
+
+
+def _mqtt(layout: Layout, folder: str) -> dict[str, object]:
+    return {
+        "host": layout.broker_hosts[0],
+        "port": layout.broker_port,
+        "ca_file": f"{folder}/{mosquitto.AUTHORITY}",
+        "cert_file": f"{folder}/{CLIENT}",
+    }
+
+
+def _toml(sections: Mapping[str, Mapping[str, object]]) -> str:
     parts = (
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
         for name, values in sections.items()

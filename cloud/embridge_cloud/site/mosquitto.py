@@ -6,6 +6,8 @@ place, not even under that one's client id. The cloud's names begin with "@", wh
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final
 
 from embridge_cloud.site.register import Layout, Register
@@ -17,6 +19,8 @@ AUTHORITY: Final = "ca.crt"
 CONFIGURATION: Final = "mosquitto.conf"
 REVOKED: Final = "crl.pem"
 SERVER: Final = "server.pem"
+
+INGESTER: Final = re.compile(r"@ingest-(\d+)-(\d+)")
 
 LIMITS: Final = f"""\
 # An ingester acknowledges after each commit; with the default of 20 it would take 80 chunks a second.
@@ -66,13 +70,7 @@ pattern read {ROOT}/down/%u/+
 pattern readwrite {ROOT}/check/%u
 """
 
-_CLOUD: Final = f"""
-user {{name}}
-topic read {ROOT}/up/#
-topic read {ROOT}/event/#
-topic read {ROOT}/state/+
-topic write {ROOT}/down/+/+
-"""
+_DOWN: Final = f"topic write {ROOT}/down/+/+\n"
 
 
 def configuration(layout: Layout) -> str:
@@ -82,7 +80,7 @@ def configuration(layout: Layout) -> str:
     return head + LIMITS
 
 
-def access_list(register: Register, clouds: list[str]) -> str:
+def access_list(register: Register, clouds: Sequence[str]) -> str:
     """Who may say and hear what.
 
     Args:
@@ -90,5 +88,13 @@ def access_list(register: Register, clouds: list[str]) -> str:
         clouds: Names of the cloud processes.
     """
     barred = set(register.barred())
-    allowed = "".join(_CLOUD.format(name=name) for name in clouds if name not in barred)
+    allowed = "".join(f"\nuser {name}\n{_reads(name)}{_DOWN}" for name in clouds if name not in barred)
     return _ACL + allowed + "".join(f"\nuser {name}\ntopic deny #\n" for name in sorted(barred))
+
+
+def _reads(name: str) -> str:
+    """What a cloud process may hear: an ingester of some shards hears no others."""
+    found = INGESTER.fullmatch(name)
+    shards = range(int(found[1]), int(found[2]) + 1) if found is not None else None
+    ways = [f"{kind}/{s}/#" for s in shards for kind in ("up", "event")] if shards is not None else ["up/#", "event/#"]
+    return "".join(f"topic read {ROOT}/{way}\n" for way in (*ways, "state/+"))

@@ -21,7 +21,7 @@ from embridge_shared.archive import sync_folder, write_atomically
 from embridge_shared.clock import Clock
 from embridge_shared.errors import OperatorError, Reason
 from embridge_shared.provision import EdgeSite
-from embridge_shared.wire.topics import check_edge
+from embridge_shared.wire.topics import check_edge, ingest_filters
 
 CA_DAYS: Final = 3650
 _CERTIFICATE: Final = "ca.crt"
@@ -81,6 +81,37 @@ class Site:
         site = EdgeSite(edge=name, site=found.site, host=found.layout.broker_hosts[0], port=found.layout.broker_port)
         return provision.pack(site, authority=self._authority_pem(), client=identity.pem, root=root)
 
+    def ingester(self, first: int, last: int) -> Path:
+        """Make a further cloud process that ingests some shards; the broker must read its access list again.
+
+        Args:
+            first: First shard.
+            last: Last shard.
+
+        Returns:
+            The folder of its files.
+
+        Raises:
+            ConfigError: The range is empty or outside 0..255.
+            OperatorError: There is one already, or the authority's key is not there.
+        """
+        ingest_filters(first, last)
+        name = f"@ingest-{first}-{last}"
+        folder = self.folder.absolute() / name.removeprefix("@")
+        with self._locked() as found:
+            if found.newest(Role.CLOUD, name) is not None and folder.exists():
+                raise OperatorError(f"{folder} is there already", hint="`embridge site renew` renews it.")
+            identity, changed = self._issue(found, Role.CLOUD, name)
+            self._save(changed)
+            layout.write_ingester(
+                folder,
+                layout=found.layout,
+                authority=self._authority_pem(),
+                client=identity.pem,
+                shards=(first, last),
+            )
+        return folder
+
     def renew(self, *, within_days: int) -> list[Issued]:
         """Renew what ends within so many days of broker and cloud; the files in the site's folder are replaced.
 
@@ -136,7 +167,9 @@ class Site:
 
     def _own(self, found: Register) -> list[tuple[Role, str, Path]]:
         """What is not an edge's, and where it lies."""
+        further = sorted({c.name for c in found.issued if mosquitto.INGESTER.fullmatch(c.name)})
         return [
+            *((Role.CLOUD, name, self.folder / name.removeprefix("@") / layout.CLIENT) for name in further),
             (Role.BROKER, found.layout.broker_hosts[0], self.folder / layout.BROKER / mosquitto.SERVER),
             (Role.CLOUD, layout.CLOUD_NAME, self.folder / layout.CLOUD / layout.CLIENT),
             (Role.HTTP, found.layout.cloud_hosts[0], self.folder / layout.CLOUD / layout.HTTP),
@@ -173,7 +206,8 @@ class Site:
         register.write(self.folder, found)
         folder = self.folder / layout.BROKER
         layout.write_secret(folder / mosquitto.REVOKED, crl)
-        acl = mosquitto.access_list(found, [layout.CLOUD_NAME])
+        clouds = sorted({c.name for c in found.issued if c.role is Role.CLOUD})
+        acl = mosquitto.access_list(found, clouds)
         layout.write_secret(folder / mosquitto.ACL, acl.encode())
 
     def _authority(self) -> Identity:
