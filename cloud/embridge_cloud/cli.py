@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embridge_shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from embridge_cloud.api.app import Extension
 
 app = typer.Typer(
     no_args_is_help=True, help="The cloud process.", rich_markup_mode=None, pretty_exceptions_enable=False
@@ -47,13 +50,18 @@ def run(
         raise ConfigError("port 0 names no broker.", hint="Give its port, or add --embedded-broker.")
     logs.configure_for(configuration)
 
+    from embridge_cloud.server import run_cloud
+
+    run_cloud(configuration, extensions=extensions(), broker_port=mqtt_port, ready_file=ready_file)
+
+
+def extensions() -> list[Extension]:
+    """What a cloud process does besides taking in and answering: learn and ship, hand out, keep."""
     from embridge_cloud.exchange.routes import add_exchange
     from embridge_cloud.fleet import add_fleet
-    from embridge_cloud.server import run_cloud
     from embridge_cloud.steward import add_steward
 
-    extensions = [add_fleet, add_exchange, add_steward]
-    run_cloud(configuration, extensions=extensions, broker_port=mqtt_port, ready_file=ready_file)
+    return [add_fleet, add_exchange, add_steward]
 
 
 @app.command()

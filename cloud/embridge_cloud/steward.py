@@ -147,7 +147,9 @@ def add_steward(app: FastAPI, context: CloudContext) -> None:
 
 
 def _add(app: FastAPI, steward: Steward, name: str, role: Role, action: str) -> None:
-    @app.post(f"/api/keep/{name}", tags=["keeping"], name=name)
+    about = (OPERATIONS[name].work.__doc__ or name.replace("-", " ").capitalize()) + "."
+
+    @app.post(f"/api/keep/{name}", tags=["keeping"], name=name, description=about)
     @access(role, action=action, stream=True)
     async def operate(request: Request) -> Any:
         payload = await request.body()
@@ -157,5 +159,3 @@ def _add(app: FastAPI, steward: Steward, name: str, role: Role, action: str) -> 
             raise OperatorError(f"no valid request: {error}", reason=Reason.MALFORMED) from error
         principal = getattr(request.state, "principal", None)
         return await steward.do(name, body, f"token:{principal.name}" if principal is not None else "api")
-
-    operate.__doc__ = (OPERATIONS[name].work.__doc__ or name.replace("-", " ").capitalize()) + "."

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
+
 from embridge_cloud.api.app import Extension
 from embridge_cloud.api.roles import Role
+from embridge_cloud.cli import extensions as standard
 from embridge_cloud.context import CloudContext
-from embridge_cloud.fleet import add_fleet
 from embridge_cloud.server import serve
 from embridge_shared.clock import Clock
 from embridge_shared.settings import CloudSettings, MqttSettings, Settings
@@ -38,6 +40,7 @@ class Office:
     """A running cloud process and a token of each role."""
 
     cloud: CloudContext
+    app: FastAPI
     tokens: dict[Role, str]
 
     @property
@@ -85,9 +88,10 @@ def office_settings(folder: Path, **cloud: Any) -> Settings:
 async def office(
     folder: Path, *, extensions: Sequence[Extension] = (), clock: Clock | None = None, **cloud: Any
 ) -> AsyncIterator[Office]:
-    """A cloud process with its own broker, ready, with a token of each role."""
-    settings = office_settings(folder, **cloud)
-    async with serve(settings, extensions=[add_fleet, *extensions], broker_port=0, clock=clock) as context:
+    """A cloud process as the command starts it, with its own broker, ready, and a token of each role."""
+    settings, apps = office_settings(folder, **cloud), []
+    all_of_them = [*standard(), *extensions, lambda app, _: apps.append(app)]
+    async with serve(settings, extensions=all_of_them, broker_port=0, clock=clock) as context:
         async with asyncio.timeout(20):
             while not context.ingester.status.connected:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -95,4 +99,4 @@ async def office(
         for known in {t.name for t in context.tokens.known()} & {f"a-{role.value}" for role in Role}:
             context.tokens.revoke(known)
         made = {role: context.tokens.create(f"a-{role.value}", role, now_ns=now) for role in Role}
-        yield Office(context, made)
+        yield Office(context, apps[0], made)

@@ -151,7 +151,7 @@ class Gate:
             wait_s = self._limits.of_address(address)
         if wait_s > 0:
             return self._slow_down(wait_s)
-        state["principal"] = who
+        state["principal"], state["actor"] = who, f"token:{who.name}" if who else ""
         state["still_valid"] = lambda: self._tokens.check(text, self._clock.wall_ns()) == who if text else True
         return self._authorise(found.access, who)
 
@@ -238,7 +238,7 @@ class Gate:
         state, access = scope["state"], found.access
         subject = ":".join([access.noun, *(state.get("subject") or found.values)])
         detail = {"status": status, "request": str(state.get("request_id", "")), **state.get("detail", {})}
-        actor = f"token:{state['principal'].name}"
+        actor = state["actor"]
         try:
             await asyncio.to_thread(self._audit.record, actor, access.action, subject, detail, self._clock.wall_ns())
         except EmbridgeError as error:
