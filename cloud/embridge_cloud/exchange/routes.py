@@ -23,7 +23,7 @@ class NewExport(BaseModel):
 
     format: ExportFormat
     """What it will be written as."""
-    path: Path = Field(max_length=4096)
+    path: str = Field(max_length=4096, pattern="^/")
     """File or folder it will be written to, absolute."""
     sessions: list[UUID] = Field(min_length=1, max_length=100_000)
     """What it will hold."""
@@ -62,7 +62,7 @@ def add_exchange(app: FastAPI, context: CloudContext) -> None:
         whose = [(s.id, s.session.participant.id) for s in sessions]
         actor = str(getattr(request.state, "actor", "") or "api")
         noted = ExportIndex(context.store).record(
-            whose, path=wanted.path, format=wanted.format.value, actor=actor, wall_ns=context.clock.wall_ns()
+            whose, path=Path(wanted.path), format=wanted.format.value, actor=actor, wall_ns=context.clock.wall_ns()
         )
         request.state.subject = (str(noted.id),)
         request.state.detail = {"format": wanted.format.value, "sessions": len(sessions)}
