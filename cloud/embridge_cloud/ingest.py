@@ -6,7 +6,7 @@
     seal   seals sessions that are complete
 
 All work on the database is done in one thread, and reading of messages in another, so the loop keeps receiving. What is
-in memory is bounded: a batch being committed, one that waits for it, and 64 MiB received; beyond that nothing is read
+in memory is bounded: a batch being committed, one that waits for it, and 48 MiB received; beyond that nothing is read
 from the socket and the broker keeps the rest. When a commit fails, nothing is acknowledged and the batch is tried
 again; when it cannot be saved the process ends with the error, and the edges keep everything.
 """
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BACKLOG_BYTES = 64 << 20
+BACKLOG_BYTES = 48 << 20
 GIVE_UP_S = 60.0
 SEAL_AGAIN_S = 60.0
 _BACKOFF_S = (0.25, 10.0)
@@ -271,8 +271,13 @@ class Ingester:
         self._drained.set()
 
     def _collect(self) -> list[Delivery]:
-        deliveries, self._inbox, self._inbox_bytes = self._inbox, [], 0
-        self._arrived.clear()
+        """What arrived; of much, so many whole batches: row groups that are full skip the write-ahead log."""
+        size = self._settings.commit_chunks
+        end = len(self._inbox) // size * size or len(self._inbox)
+        deliveries, self._inbox = self._inbox[:end], self._inbox[end:]
+        self._inbox_bytes = sum(len(d.payload) for d in self._inbox)
+        if not self._inbox:
+            self._arrived.clear()
         self._full.clear()
         self._empty.set()
         return deliveries

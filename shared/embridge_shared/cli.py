@@ -1,7 +1,9 @@
 """The root of the `embridge` command: noun, then verb.
 
 Nouns come from the entry-point group `embridge.commands`, so an installation without an extra still runs and a
-missing noun answers with the line that installs it. stdout carries data, stderr speaks to people.
+missing noun answers with the line that installs it. A noun may have verbs from several packages: `fleet` and
+`fleet.simulate` are both of the noun `fleet`, and what comes after the dot names what is missing without its package.
+stdout carries data, stderr speaks to people.
 """
 
 from __future__ import annotations
@@ -35,26 +37,52 @@ class _Nouns(TyperGroup):
     """Loads a noun's module only when it is named."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(e.name for e in entry_points(group=GROUP))})
+        return sorted({*super().list_commands(ctx), *(_noun(e) for e in entry_points(group=GROUP))})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        for entry in entry_points(group=GROUP, name=cmd_name):
+        parts = {}
+        for entry in _entries(cmd_name):
             try:
-                app = entry.load()
+                parts[entry.name] = _loaded(cmd_name, entry)
             except ModuleNotFoundError as error:
-                return _missing(cmd_name, _install_line(entry), _foreign(error))
-            command = typer.main.get_command(app)
-            command.name = cmd_name
-            command.params = [p for p in command.params if p.name not in _COMPLETION]
-            return command
-        return super().get_command(ctx, cmd_name)
+                parts[entry.name] = _missing(cmd_name, _install_line(entry), _foreign(error))
+        if len(parts) > 1:
+            return _merged(cmd_name, parts)
+        return next(iter(parts.values()), None) or super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            (entry,) = entry_points(group=GROUP, name=ctx.invoked_subcommand)
-            raise _needs(entry.name, _install_line(entry), _foreign(error)) from error
+            noun = ctx.invoked_subcommand
+            lines = sorted({_install_line(entry) for entry in _entries(noun)})
+            raise _needs(noun, " or ".join(lines), _foreign(error)) from error
+
+
+def _noun(entry: EntryPoint) -> str:
+    return entry.name.partition(".")[0]
+
+
+def _entries(noun: str) -> list[EntryPoint]:
+    """What brings verbs of a noun; the noun's own entry first."""
+    return sorted((e for e in entry_points(group=GROUP) if _noun(e) == noun), key=lambda e: e.name)
+
+
+def _loaded(noun: str, entry: EntryPoint) -> Any:
+    command = typer.main.get_command(entry.load())
+    command.name = noun
+    command.params = [p for p in command.params if p.name not in _COMPLETION]
+    return command
+
+
+def _merged(noun: str, parts: dict[str, Any]) -> TyperGroup:
+    """One noun of several packages' verbs; of two verbs of a name the first one's package counts."""
+    verbs: dict[str, Any] = {}
+    for name, part in parts.items():
+        found = part.commands if isinstance(part, TyperGroup) else {name.partition(".")[2] or noun: part}
+        verbs = {**found, **verbs}
+    about = next((p.help for p in parts.values() if isinstance(p, TyperGroup) and p.help), None)
+    return TyperGroup(name=noun, commands=verbs, help=about, no_args_is_help=True, rich_markup_mode=None)
 
 
 def _foreign(error: ModuleNotFoundError) -> str:

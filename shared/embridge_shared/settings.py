@@ -110,8 +110,8 @@ class CloudSettings(_Section):
     """Last shard this process ingests."""
     commit_s: float = Field(default=0.25, gt=0)
     """Longest wait before a batch is committed."""
-    commit_chunks: int = Field(default=400, ge=1)
-    """A batch is committed at once at this size."""
+    commit_chunks: int = Field(default=2100, ge=1)
+    """A batch is committed at once at this size; from 2048 chunks on the store writes each of them once only."""
     quarantine_max_bytes: int = Field(default=256 << 20, ge=1 << 16)
     """Bound of the quarantine; what an edge was told to forget is kept even beyond it."""
     reserve_bytes: int = Field(default=1 << 30, ge=0)

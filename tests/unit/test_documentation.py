@@ -34,7 +34,8 @@ def commands(command: typer.core.TyperCommand | typer.core.TyperGroup, path: str
 def tree() -> dict[str, object]:
     found: dict[str, object] = {}
     for entry in entry_points(group=GROUP):
-        found |= dict(commands(typer.main.get_command(entry.load()), f"embridge {entry.name}"))
+        noun = entry.name.partition(".")[0]
+        found |= dict(commands(typer.main.get_command(entry.load()), f"embridge {noun}"))
     return found
 
 

@@ -12,7 +12,6 @@ import json
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,14 +30,15 @@ from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.transport import MqttTransport, Transport
 from embridge_shared.clock import SystemClock
-from embridge_shared.settings import CloudSettings, MqttSettings
+from embridge_shared.cloud_client import connect
+from embridge_shared.settings import CloudSettings, MqttSettings, Settings
 from embridge_shared.wire import codec, topics
 from support.sessions import T0
 
 GROUP = "ingest"
 CHUNKS, REPEATS = 6400, 3
-CORE_CHUNKS = 1600
-BACKLOG = 2000
+CORE_CHUNKS = 2100
+BACKLOG = 3000
 EDGES, HOUR_CHUNKS = 50, 50 * 3600 * 2
 CLIENT_ID = "ingest-0-255"
 
@@ -153,7 +153,7 @@ async def _timed(count: Callable[[], int]) -> Figures:
 def _core() -> list[Row]:
     opening, sent = messages(CORE_CHUNKS)
     found = []
-    for batch in (CORE_CHUNKS, 400, 40):
+    for batch in (2100, 400, 40):
         ours, theirs = in_turn(
             partial(_sorted_and_stored, opening, sent, batch), partial(_checked, sent), repeats=REPEATS
         )
@@ -194,8 +194,8 @@ async def _backlogs() -> list[Row]:
     share = 10 * BACKLOG / HOUR_CHUNKS
     return [
         compared(
-            GROUP, "backlog_memory_ratio: peak of the process, backlog of 20 000 chunks", "MiB", [peaks[10]],
-            peer="of 2 000", theirs=[peaks[1]],
+            GROUP, "backlog_memory_ratio: peak of the process, backlog of 30 000 chunks", "MiB", [peaks[10]],
+            peer="of 3 000", theirs=[peaks[1]],
         ),
         row(GROUP, f"drain_s: {share:.3f} of an hour of {EDGES} edges", "s", [drains[10]]),
         row(GROUP, f"drain_s: the hour of {EDGES} edges, extrapolated", "s", [per_chunk_s * HOUR_CHUNKS]),
@@ -214,7 +214,8 @@ async def _drained(port: int, folder: Path, chunks: int) -> tuple[float, float]:
             began = time.perf_counter()
             await asyncio.sleep(0.01)
         url = json.loads(ready.read_text())["http_url"]
-        while (await asyncio.to_thread(_get, url + "/api/ingest"))["chunks"] < chunks:  # noqa: ASYNC110
+        cloud = connect(url, settings=Settings(cloud=CloudSettings(state_dir=folder / "cloud")))
+        while (await asyncio.to_thread(cloud.get, "/api/ingest"))["chunks"] < chunks:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         took_s = time.perf_counter() - began
         return _peak_mib(process.pid), took_s
@@ -227,8 +228,3 @@ def _peak_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024
-
-
-def _get(url: str) -> dict[str, int]:
-    with urllib.request.urlopen(url, timeout=10) as response:
-        return json.load(response)

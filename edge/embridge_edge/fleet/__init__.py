@@ -1,0 +1,1 @@
+"""Many simulated edges at once: the load a cloud is measured with."""
