@@ -250,7 +250,8 @@ class _Cover:
         sql = "SELECT participant FROM sessions WHERE session = ?"
         row = self._connection.execute(sql, [session]).fetchone()
         if row is None:
-            if self._connection.execute("SELECT 1 FROM exports WHERE export = ?", [session]).fetchone():
+            known = "SELECT 1 FROM exports WHERE export = $1 UNION ALL SELECT 1 FROM erasures WHERE erasure = $1"
+            if self._connection.execute(known, [session]).fetchone():
                 return str(session)
             # Nothing here can say whose it is, so the log keeps nothing that could.
             return "s~unknown"

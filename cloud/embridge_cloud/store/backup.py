@@ -202,14 +202,16 @@ def restore(path: Path, state_dir: Path) -> BackupHead:
     """
     head = verify_backup(path)
     state_dir = state_dir.expanduser().absolute()
-    taken = [p.name for p in (state_dir / "hot", state_dir / "sealed") if p.is_dir() and any(p.iterdir())]
+    work = state_dir / "restoring"
+    # A restore that was broken off began with an empty folder: what is there of sealed sessions is its own.
+    parts = ("hot",) if work.is_dir() else ("hot", "sealed")
+    taken = [name for name in parts if (state_dir / name).is_dir() and any((state_dir / name).iterdir())]
     if taken:
         raise OperatorError(
             f"{state_dir} holds {' and '.join(taken)} already.",
             reason=Reason.LOCKED,
             hint="Restore into an empty folder, or move these aside first; nothing is overwritten.",
         )
-    work = state_dir / "restoring"
     if work.exists():
         shutil.rmtree(work)
     for name, entry in head.files.items():
