@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from embridge_cloud.card import model_card
 from embridge_cloud.learn.config import HeadName
 from embridge_cloud.learn.data import Windows, concatenate
-from embridge_cloud.learn.export import Exported, export_encoder, run_singly
+from embridge_cloud.learn.export import Exported, export_encoder, export_pose, run_singly
 from embridge_cloud.learn.heads import DEEP, Head, fit_head, save_head
 from embridge_cloud.learn.optim import Progress, ProgressCallback
 from embridge_cloud.learn.pipeline import pretrain_encoders
@@ -41,6 +41,7 @@ from embridge_shared.release import (
     ENCODER,
     ENCODER_INT8,
     GOLDEN,
+    POSE,
     PROTOTYPES,
     SUFFIX,
     WEARER,
@@ -58,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 _GOLDEN_WINDOWS = 8
 _TEMPLATE_CLIPS = 120
+_SAMPLE = 256
 
 
 def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: ProgressCallback) -> Summary:
@@ -147,10 +149,8 @@ def _prototypes(snapshot: Snapshot, config: Recipe, head: Head) -> PrototypeInde
 
 def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out: Path, clock: Clock) -> Summary:
     index = _prototypes(snapshot, config, head)
-    train_emg = snapshot.train.emg
-    assert train_emg is not None
     rng = np.random.default_rng(config.seed)
-    sample = train_emg[np.sort(rng.choice(len(train_emg), min(256, len(train_emg)), replace=False))]
+    sample = _sample_of(snapshot.train.emg, rng)
     exported = export_encoder(head, sample)
     metrics = _metrics(snapshot, config, choice, head, exported, index)
     manifest = _manifest(snapshot, config, choice, head, index, metrics, clock.wall_ns())
@@ -160,6 +160,7 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         PROTOTYPES: pack_array(index.vectors),
         GOLDEN: pack_golden(_golden(exported, index.scorer(config.k), sample, rng)),
         CARD: model_card(manifest).encode(),
+        POSE: export_pose(head, _sample_of(_gallery(snapshot, config).pose, rng)),
         **_wearer(snapshot, config, index.gestures),
     }
     path = out / f"{manifest.release}{SUFFIX}"
@@ -177,6 +178,12 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         metrics=metrics,
         history=head.history if isinstance(head, Trained) else {},
     )
+
+
+def _sample_of(values: NDArray[np.float32] | None, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Some windows that an export is proved on."""
+    assert values is not None
+    return values[np.sort(rng.choice(len(values), min(_SAMPLE, len(values)), replace=False))]
 
 
 def _wearer(snapshot: Snapshot, config: Recipe, gestures: tuple[str, ...]) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -14,8 +15,10 @@ from embridge_cloud import prototypes
 from embridge_cloud.learn import evaluate
 from embridge_cloud.learn import export as exporting
 from embridge_cloud.learn.align import fit_path, prepare
+from embridge_cloud.learn.baseline import fit_ridge
+from embridge_cloud.learn.closed import fit_closed
 from embridge_cloud.learn.encoders import Encoder
-from embridge_cloud.learn.export import Exported, ParityLimits, export_encoder, run_onnx
+from embridge_cloud.learn.export import Exported, ParityLimits, export_encoder, export_pose, run_onnx
 from embridge_cloud.learn.leakage import statistics_digest
 from embridge_cloud.learn.model import Bridge
 from embridge_cloud.learn.presets import quick
@@ -221,3 +224,31 @@ def test_medoids_stand_for_clusters() -> None:
     assert medoids(x[:3], 5).tolist() == [0, 1, 2]
     outlier = np.vstack([x[:25], -x[:1]])
     assert medoids(outlier, 1)[0] != 25
+
+
+@pytest.mark.parametrize("kind", ["embridge", "closed", "regression"])
+def test_the_pose_side_of_every_head_says_the_same_outside_torch(trained: Trained, kind: str) -> None:
+    world = paired(windows=96)
+    heads = {
+        "embridge": lambda: trained,
+        "closed": lambda: fit_closed(world, trained.config),
+        "regression": lambda: fit_ridge(world, trained.config),
+    }
+    head = heads[kind]()
+    poses = paired(windows=9, seed=5).pose
+    assert poses is not None
+    graph = export_pose(head, poses)
+    session = onnxruntime.InferenceSession(graph)
+    (found,) = session.run(["vectors"], {"poses": poses})
+    np.testing.assert_allclose(found, head.embed_pose(poses), atol=1e-4)
+    assert session.run(["vectors"], {"poses": poses[:1]})[0].shape == (1, found.shape[1])
+    with pytest.raises(DataError):
+        export_pose(head, poses[:1])
+
+
+def test_a_pose_side_that_strays_is_not_exported(trained: Trained) -> None:
+    poses = paired(windows=4).pose
+    assert poses is not None
+    with pytest.raises(ModelError) as caught:
+        export_pose(trained, poses, limits=ParityLimits(cosine=1.1))
+    assert caught.value.reason is Reason.PARITY

@@ -59,6 +59,10 @@ class RidgeBaseline:
         """What the edge runs: float32 (B, T, C) to unit queries (B, 1, 20)."""
         return RidgeGraph(self.features, self.weights)
 
+    def pose_module(self) -> PostureGraph:
+        """What places gestures by their pose: joint angles (B, Tp, 20), rad, to unit vectors (B, 20)."""
+        return PostureGraph(self.posture)
+
 
 class RidgeGraph(nn.Module):
     """The baseline's EMG side as a torch module; holds no trainable parameter.
@@ -84,6 +88,26 @@ class RidgeGraph(nn.Module):
         b, t, c = windows.shape
         level = windows[:, : t - t % SEGMENTS].abs().reshape(b, SEGMENTS, t // SEGMENTS, c).mean(dim=2).flatten(1)
         return functional.normalize(torch.matmul((level - self.mean) / self.sd, self.weights), dim=1)[:, None, :]
+
+
+class PostureGraph(nn.Module):
+    """The baseline's pose side: the mean posture, standardised, as a unit vector.
+
+    Args:
+        posture: Mean and deviation of each joint, (2, J).
+    """
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, posture: NDArray[np.float32]) -> None:
+        super().__init__()
+        for name, value in (("mean", posture[0]), ("sd", posture[1])):
+            self.register_buffer(name, torch.from_numpy(np.array(value, np.float32)))
+
+    def forward(self, poses: Tensor) -> Tensor:
+        """(B, Tp, J) to (B, J)."""
+        return functional.normalize((poses.mean(dim=1) - self.mean) / self.sd, dim=1, eps=1e-12)
 
 
 def fit_ridge(windows: Windows, config: LearnConfig, *, l2: float = 0.1) -> RidgeBaseline:

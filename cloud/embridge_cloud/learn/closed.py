@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_cloud.learn import leakage
-from embridge_cloud.learn.closed_graph import ClosedGraph
+from embridge_cloud.learn.closed_graph import BendGraph, ClosedGraph
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.learn.trained import Lineage
@@ -126,6 +126,10 @@ class ClosedHead:
             (self.decode, self.metric),
             float(self.weight[0]),
         )
+
+    def pose_module(self) -> BendGraph:
+        """What places gestures by their pose: float32 (B, Tp, J) to unit vectors (B, 2 J + F)."""
+        return BendGraph(self.joint, self.bend, self.encode, float(self.weight[0]))
 
     def _describe(self, emg: Array | None) -> Wide:
         level = levels(emg)

@@ -1,4 +1,4 @@
-"""The EMG side of the closed-form head as a torch module, for export to the edge."""
+"""Both sides of the closed-form head as torch modules, for export to the edge."""
 
 from __future__ import annotations
 
@@ -69,3 +69,36 @@ class ClosedGraph(nn.Module):
         decoded = functional.normalize(torch.matmul(x, self.decode), dim=1, eps=_TINY)
         encoded = functional.normalize(torch.matmul(x, self.metric), dim=1, eps=_TINY)
         return torch.cat([self.shares[0] * decoded, self.shares[1] * encoded], dim=1)[:, None, :]
+
+
+class BendGraph(nn.Module):
+    """Postures to unit vectors; holds no trainable parameter.
+
+    Args:
+        joint: Origin and scale of each joint, (2, J).
+        bend: Mean of the bends, (2 J,).
+        encode: Bends to the encoding side, (2 J, F).
+        share: Weight of the encoding side, 0..1.
+    """
+
+    def __init__(
+        self, joint: NDArray[np.float32], bend: NDArray[np.float32], encode: NDArray[np.float32], share: float
+    ) -> None:
+        super().__init__()
+        held = {"origin": joint[0], "scale": joint[1], "bend": bend, "encode": encode}
+        for name, value in held.items():
+            self.register_buffer(name, torch.from_numpy(np.array(value, np.float32)))
+        self.shares = (float(np.sqrt(1 - share)), float(np.sqrt(share)))
+
+    origin: Tensor
+    scale: Tensor
+    bend: Tensor
+    encode: Tensor
+
+    def forward(self, poses: Tensor) -> Tensor:
+        """(B, Tp, J) to (B, 2 J + F)."""
+        y = (poses.mean(dim=1) - self.origin) / self.scale
+        bends = torch.cat([y.clamp(min=0), (-y).clamp(min=0)], dim=1) - self.bend
+        decoded = functional.normalize(bends, dim=1, eps=_TINY)
+        encoded = functional.normalize(torch.matmul(bends, self.encode), dim=1, eps=_TINY)
+        return torch.cat([self.shares[0] * decoded, self.shares[1] * encoded], dim=1)

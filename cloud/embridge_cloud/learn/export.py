@@ -1,4 +1,4 @@
-"""The encoder as one self-contained ONNX graph, quantised as well, and proof that both say what torch says."""
+"""Heads as self-contained ONNX graphs, the EMG side quantised as well, and proof that they say what torch says."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from embridge_shared.errors import DataError, ModelError, Reason
 
 INPUT = "windows"
 OUTPUT = "queries"
+POSE_INPUT = "poses"
+POSE_OUTPUT = "vectors"
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,14 @@ class Exportable(Protocol):
         """
         ...
 
+    def embed_pose(self, pose: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Joint angles, float32 (N, Tp, J), rad, to unit vectors (N, d)."""
+        ...
+
+    def pose_module(self) -> nn.Module:
+        """The same as a graph of its own, with no EMG side."""
+        ...
+
 
 def export_encoder(head: Exportable, sample: NDArray[np.float32], *, limits: ParityLimits | None = None) -> Exported:
     """Export and prove the EMG side of a head.
@@ -115,6 +125,33 @@ def export_encoder(head: Exportable, sample: NDArray[np.float32], *, limits: Par
     return Exported(onnx=full, int8=small, parity=parity, int8_parity=int8)
 
 
+def export_pose(head: Exportable, sample: NDArray[np.float32], *, limits: ParityLimits | None = None) -> bytes:
+    """Export and prove the pose side of a head: `poses` float32 (B, Tp, J), rad, to `vectors` (B, d), L2-normalised.
+
+    Args:
+        head: A trained model, or a closed form.
+        sample: Real poses the proof runs on, float32 (N, Tp, J), at least 2.
+        limits: What the graph must reach.
+
+    Raises:
+        ModelError: PARITY: the graph strays from the head further than the limits allow.
+        DataError: The sample is too small or of another shape.
+    """
+    if len(sample) < 2:
+        raise DataError("an export is proved on at least 2 poses", reason=Reason.TOO_LITTLE_DATA)
+    limits = limits or ParityLimits()
+    graph = _to_onnx(head.pose_module(), sample[:2], POSE_INPUT, POSE_OUTPUT)
+    (found,) = _session(graph).run([POSE_OUTPUT], {POSE_INPUT: np.ascontiguousarray(sample, np.float32)})
+    parity = _parity(head.embed_pose(sample)[:, None], np.asarray(found)[:, None])
+    if parity.cosine < limits.cosine or parity.max_abs > limits.max_abs:
+        raise ModelError(
+            f"the exported pose side strays: cosine {parity.cosine:.6f}, off by {parity.max_abs:.2g}",
+            reason=Reason.PARITY,
+            hint="Check the versions of torch, onnxscript and onnxruntime.",
+        )
+    return graph
+
+
 def run_onnx(graph: bytes, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run a graph on one thread: float32 (N, T, C) to (N, M, d)."""
     return _run(_session(graph), windows)
@@ -137,16 +174,16 @@ def _run(session: onnxruntime.InferenceSession, windows: NDArray[np.float32]) ->
     return np.asarray(session.run([OUTPUT], {INPUT: np.ascontiguousarray(windows, np.float32)})[0], np.float32)
 
 
-def _to_onnx(module: nn.Module, sample: NDArray[np.float32]) -> bytes:
+def _to_onnx(module: nn.Module, sample: NDArray[np.float32], takes: str = INPUT, gives: str = OUTPUT) -> bytes:
     """One file with its weights inside and a free batch axis."""
     graph = module.eval()
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
             (torch.from_numpy(np.ascontiguousarray(sample)),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"windows": {0: torch.export.Dim("batch", min=1)}},
+            input_names=[takes],
+            output_names=[gives],
+            dynamic_shapes={takes: {0: torch.export.Dim("batch", min=1)}},
             dynamo=True,
             verbose=False,
         )

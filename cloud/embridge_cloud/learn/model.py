@@ -184,6 +184,21 @@ class InferenceGraph(nn.Module):
         return queries
 
 
+class PoseGraph(nn.Module):
+    """What places a gesture by its pose on an edge: pose encoder, centring and normalisation."""
+
+    def __init__(self, model: Bridge) -> None:
+        super().__init__()
+        self.pose = model.pose
+        self.register_buffer("center", model.center)
+
+    center: Tensor
+
+    def forward(self, poses: Tensor) -> Tensor:
+        """Joint angles (B, Tp, J), rad, to unit vectors (B, d)."""
+        return functional.normalize(self.pose(poses)[:, 0] - self.center, dim=1)
+
+
 def in_batches(values: NDArray[np.float32], size: int = 512) -> list[NDArray[np.float32]]:
     """Slices small enough to embed at once."""
     return [values[i : i + size] for i in range(0, len(values), size)]

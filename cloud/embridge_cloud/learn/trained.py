@@ -13,7 +13,7 @@ from embridge_cloud.learn import leakage
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.leakage import PoseRegime
 from embridge_cloud.learn.loop import History
-from embridge_cloud.learn.model import Bridge, InferenceGraph, embed_emg, embed_poses, embed_summary
+from embridge_cloud.learn.model import Bridge, InferenceGraph, PoseGraph, embed_emg, embed_poses, embed_summary
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +107,10 @@ class Trained:
     def module(self) -> InferenceGraph:
         """What the edge runs: float32 (B, T, C) to unit queries (B, M, d)."""
         return InferenceGraph(self.model)
+
+    def pose_module(self) -> PoseGraph:
+        """What places gestures by their pose: joint angles (B, Tp, 20), rad, to unit vectors (B, d)."""
+        return PoseGraph(self.model)
 
     @property
     def pose_mean(self) -> NDArray[np.float32]:
