@@ -123,11 +123,13 @@ edge() {
     if [ ! -f $CONFIG/embridge.toml ] && [ ! -f "$bundle" ]; then
         die "there is no $bundle; \`embridge site edge NAME\` makes it on the cloud"
     fi
-    packages python3-venv dbus bluez rfkill chrony
+    packages systemd python3-venv dbus bluez rfkill chrony
     accounts
     software edge,lsl
-    if [ -f "$bundle" ]; then
+    if [ ! -f $CONFIG/embridge.toml ]; then
         $PREFIX/venv/bin/embridge edge install --dir $CONFIG "$bundle"
+    elif [ -f "$bundle" ] && ! tar -xOf "$bundle" client.pem | cmp -s - $CONFIG/client.pem; then
+        $PREFIX/venv/bin/embridge edge install --renew --dir $CONFIG "$bundle"
     fi
     if [ -n "$plan" ]; then
         install -m 0640 "$plan" $CONFIG/plan.toml
@@ -140,7 +142,7 @@ edge() {
 }
 
 cloud() {
-    packages python3-venv mosquitto chrony libgomp1
+    packages systemd python3-venv mosquitto chrony libgomp1
     accounts
     software cloud
     if [ ! -f $SITE/site.json ]; then
