@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Arrivals are picked up this often, not one by one: a wake-up costs as much as several messages.
 _GATHER_S = 0.01
-_TIMEOUT_S, _GOODBYE_S = 10.0, 2.0
+_TIMEOUT_S, _GOODBYE_S = 10.0, 0.5
 _AT_ONCE = 256
 _HELD_BYTES = 8 << 20
 _MAX_PACKET = 32 << 20
@@ -161,14 +161,17 @@ class Link(asyncio.BufferedProtocol):
     async def close(self) -> None:
         """Say goodbye and close."""
         transport = self._transport
-        if self._lost is None and transport is not None:
+        if transport is None:
+            return
+        if self._lost is None:
+            self._resume()
             self._send(packets.DISCONNECT)
-            self._end(_gone("closed"))
-        if transport is not None:
-            transport.close()
-            # What is still to be written goes out first, unless the broker does not read.
+            self._lose(_gone("closed"))
+            # A broker that sees the socket close forgets acknowledgements it has not read; it closes when it has.
             await asyncio.wait({self._closed}, timeout=_GOODBYE_S)
-            transport.abort()
+        transport.close()
+        await asyncio.wait({self._closed}, timeout=_GOODBYE_S)
+        transport.abort()
 
     # what the event loop calls
 
@@ -298,6 +301,12 @@ class Link(asyncio.BufferedProtocol):
         self._ticker = self._loop.call_later(0.25 * self._keepalive_s, self._tick)
 
     def _end(self, error: NetworkError) -> None:
+        """Nothing more can be said over this connection."""
+        self._lose(error)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _lose(self, error: NetworkError) -> None:
         if self._lost is not None:
             return
         self._lost = error
@@ -307,8 +316,6 @@ class Link(asyncio.BufferedProtocol):
         for waiting in self._answers.values():
             if not waiting.done():
                 waiting.set_exception(error)
-        if self._transport is not None:
-            self._transport.close()
 
 
 @asynccontextmanager
