@@ -27,8 +27,10 @@ from conftest import take_free_port
 from embridge_cloud.certificates import Certificates
 from embridge_cloud.server import serve
 from embridge_cloud.site.site import Site, make
-from embridge_edge.broker_check import ask_broker
+from embridge_edge import broker_check
+from embridge_edge.broker_check import ask_broker, connect_packet
 from embridge_edge.identity import Credentials
+from embridge_edge.plan import SessionPlan, SyntheticSource
 from embridge_edge.provision import install
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import ConfigError, NetworkError, Reason
@@ -38,6 +40,7 @@ from embridge_shared.signal import Chunk
 from embridge_shared.wire import codec, topics
 from embridge_shared.wire.messages import EdgeState, EventMessage, pack
 from embridge_shared.wire.topics import chunk_topic, commit_topic, desired_topic, event_topic, state_topic
+from support.loop import Loop, assert_recorded, rehearse
 from support.sessions import Recording, assert_sealed_equals, emg_spec, record, session_of
 from support.sites import RealSite, heard, plan
 
@@ -72,6 +75,12 @@ def installed(site: RealSite, name: str) -> Path:
 def settings_of(site: RealSite, folder: Path, name: str = "e1", **mqtt) -> Settings:
     given = {"port": site.port, "ca_file": folder / "ca.crt", "cert_file": folder / "client.pem"} | mqtt
     return Settings(mqtt=MqttSettings(**given), edge=EdgeSettings(name=name))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker on this machine says at once what it has to say."""
+    monkeypatch.setattr(broker_check, "_QUIET_S", 0.3)
 
 
 # who may connect
@@ -490,3 +499,54 @@ async def test_the_cloud_tells_when_certificates_end(site: RealSite, tmp_path: P
 def certificates_of(page: str, metric: str, label: str) -> dict[str, float]:
     rows = re.findall(rf'^{metric}\{{{label}="(.+?)"\}} (\S+)$', page, re.MULTILINE)
     return {name: float(value) for name, value in rows}
+
+
+def test_the_commands_work_under_tls(site: RealSite, tmp_path: Path):
+    """Cloud and agent as processes, each with its certificate: what is recorded is sealed."""
+    cloud = settings_of(site, site.cloud_settings.parent).mqtt
+    edge = installed(site, "e1")
+    source = SyntheticSource(wearer=1, performance=1, gestures=("fist",), repetitions=1, speed=8.0)
+    loop = Loop(tmp_path, site.port, {"EMBRIDGE_MQTT__CA_FILE": str(cloud.ca_file)})
+    try:
+        loop.write_plan(plan_of := SessionPlan(name="tls", participant="p1", source=source))
+        loop.settings["EMBRIDGE_MQTT__CERT_FILE"] = str(cloud.cert_file)
+        loop.start_cloud()
+        loop.start_edge("e1", EMBRIDGE_MQTT__CERT_FILE=str(edge / "client.pem"))
+        loop.wait_edge("e1")
+        (sealed,) = loop.sealed()
+        assert_recorded(sealed, rehearse(plan_of))
+        assert sealed.session.edge == "e1"
+        refused = loop.run("edge", "run", "--name", "e2", EMBRIDGE_MQTT__CERT_FILE=str(edge / "client.pem"))
+        assert (refused.returncode, "names 'e1'" in refused.stderr) == (2, True)
+    finally:
+        loop.close()
+
+
+def test_a_revoked_certificate_is_not_taken_for_an_old_session_either(tmp_path: Path):
+    """TLS remembers who it has met; a list of revocations must count all the same."""
+    site = RealSite(tmp_path, take_free_port())
+    folder = site.edge("gone")
+    site.start()
+    try:
+        context = ssl.create_default_context(cafile=str(site.broker / "ca.crt"))
+        context.load_cert_chain(folder / "client.pem")
+        packet = connect_packet(settings_of(site, folder, "gone"))
+        met = spoken(context, site.port, packet)
+        assert met[1] == b"\x20\x02\x00\x00"
+        site.site.revoke("gone", "stolen")
+        site.reload()
+        with contextlib.suppress(OSError):
+            assert spoken(context, site.port, packet, met[0])[1] != b"\x20\x02\x00\x00"
+    finally:
+        site.stop()
+
+
+def spoken(context: ssl.SSLContext, port: int, packet: bytes, session: ssl.SSLSession | None = None):
+    """Log in; the session to come back with, and the answer."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as link,
+        context.wrap_socket(link, server_hostname="127.0.0.1", session=session) as secured,
+    ):
+        secured.sendall(packet)
+        answer = secured.recv(4)
+        return secured.session, answer
