@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ async def test_nothing_the_document_allows_breaks_the_process(tmp_path):
         command = [
             SCHEMATHESIS, "run", document, "--url", found.url, "--header", f"Authorization: Bearer {found.local}",
             "--exclude-path", "/api/events", "--exclude-path", "/metrics", "--exclude-path", "/api/tokens/{name}",
-            "--exclude-checks", LEFT_OUT, "--max-examples", "40", "--no-color", "--seed", "1",
+            "--exclude-checks", LEFT_OUT, "--max-examples", "15", "--no-color", "--seed", "1",
             "--phases", "coverage,fuzzing", "--generation-database", "none",
         ]  # fmt: skip
         done = await asyncio.to_thread(
@@ -46,4 +47,4 @@ async def test_nothing_the_document_allows_breaks_the_process(tmp_path):
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert (await found.ask("/ready")).status == 200
         found.cloud.audit.verify()
-    assert "No issues found" in done.stdout or " passed" in done.stdout
+    assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 300

@@ -54,7 +54,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
         purpose: "training", "calibration" or "evaluation".
         protocol: Name and version.
         state: "open", "ended" or "sealed".
-        started_at: UTC, without a zone.
+        started_at: UTC.
         end_reason: Why it ended; None while it is open.
         samples: Stored, all streams together; None before its streams are known.
         missing: Not stored up to the known end, all streams together.
@@ -153,7 +153,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
         spooled: Chunks and events that wait for a commit.
         spooled_bytes: Their size.
         update: Where its updater stands.
-        seen_at: When it last spoke; UTC, without a zone.
+        seen_at: When it last spoke; UTC.
     """
 
     edge: str

@@ -5,12 +5,16 @@ Rows that come from the store pass on columns of a later schema as they are.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from embridge_cloud.api.roles import Role
+
+Moment = Annotated[datetime, AfterValidator(lambda t: t if t.tzinfo else t.replace(tzinfo=UTC))]
+"""A time in UTC; the store's own times name no zone."""
 
 
 class Answer(BaseModel):
@@ -81,10 +85,10 @@ class Session(Row):
     """The release that decoded meanwhile, or empty."""
     state: str
     """"open", "ended" or "sealed"."""
-    started_at: datetime
-    """UTC, without a zone."""
-    ended_at: datetime | None
-    """UTC, without a zone."""
+    started_at: Moment
+    """When it began, by the edge's clock."""
+    ended_at: Moment | None
+    """When it ended, by the edge's clock."""
     end_reason: str | None
     """Why it ended."""
     streams: int | None
@@ -182,15 +186,15 @@ class Edge(Row):
     """Chunks and events that wait for a commit."""
     spooled_bytes: int
     """Their size."""
-    seen_at: datetime
-    """When it last spoke; UTC, without a zone."""
+    seen_at: Moment
+    """When it last spoke."""
 
 
 class Quarantined(Row):
     """A message the store could not place."""
 
     id: str
-    received_at: datetime
+    received_at: Moment
     topic: str
     edge: str
     session: UUID | None
@@ -209,8 +213,8 @@ class QuarantineGroup(Row):
     session: UUID | None
     messages: int
     bytes: int
-    first_at: datetime
-    last_at: datetime
+    first_at: Moment
+    last_at: Moment
 
 
 class Quarantine(Answer):
@@ -302,8 +306,8 @@ class TokenInfo(Answer):
     """Its public part."""
     name: str
     role: Role
-    created_at: datetime
-    expires_at: datetime | None
+    created_at: Moment
+    expires_at: Moment | None
     expired: bool
 
 
@@ -338,7 +342,7 @@ class AuditRow(Answer):
     """A row of the audit log."""
 
     seq: int
-    at: datetime
+    at: Moment
     actor: str
     action: str
     subject: str
