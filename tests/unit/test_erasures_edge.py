@@ -21,7 +21,7 @@ from embridge_shared.settings import EdgeSettings
 from embridge_shared.wire.messages import CommitReport, StreamCommit
 from support.sessions import T0, emg_spec, record, session_of
 
-NAME = "subject-ω-4711"
+NAME = "subject-4711-x"
 
 
 def fill(spool: Spool, state_dir: Path):

@@ -18,6 +18,7 @@ from embridge_cloud.store.consent import Consent, Scope, write_consents
 from embridge_cloud.store.hot import HotStore
 from embridge_shared.erasure import fingerprint
 from embridge_shared.errors import OperatorError, Reason
+from embridge_shared.names import is_code
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class People:
     def _give(
         self, participant: str, version: str, scopes: Sequence[Scope], *, actor: str, wall_ns: int, action: str
     ) -> Person:
-        if not participant.strip() or not participant.isprintable() or len(participant) > 128:
+        if not is_code(participant):
             raise OperatorError(f"{participant!r} cannot name a participant.", hint="Use the code of their form.")
         names = ",".join(s.value for s in Scope if s in scopes)
         with self._store.transaction() as connection:
