@@ -173,6 +173,20 @@ def test_verify_names_every_fault(cloud):
     run("verify", three)
 
 
+def test_verify_compares_with_the_stores_record(cloud):
+    sealed = CloudPaths.of(cloud).sealed
+    one, two, _ = Catalogue(sealed).ids()
+    shutil.rmtree(sealed / str(one))
+    with HotStore(CloudPaths.of(cloud).hot) as store, store.transaction() as connection:
+        connection.execute("UPDATE sealed_sessions SET content_hash = 'x' WHERE session = ?", [two])
+    rows = {r["session"]: r["faults"] for r in json.loads(CliRunner().invoke(app, ["verify", "--json"]).stdout)}
+    assert [f["kind"] for f in rows[str(one)]] == ["missing_file"]
+    assert [f["kind"] for f in rows[str(two)]] == ["record"]
+    assert len(rows) == 3
+    alone = CliRunner().invoke(app, ["verify", "--dir", str(sealed), "--json"])
+    assert [r["ok"] for r in json.loads(alone.stdout)] == [True, True]
+
+
 def test_sessions_of_another_folder_are_on_nobodys_record(cloud, tmp_path):
     copy = shutil.copytree(CloudPaths.of(cloud).sealed, tmp_path / "copy")
     run("export", "--participant", "p-01", "--format", "parquet", "--out", tmp_path / "out", "--dir", copy)

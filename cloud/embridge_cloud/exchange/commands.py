@@ -173,16 +173,18 @@ def verify(
     """
     from embridge_shared import settings
 
-    catalogue = _catalogue(directory, settings.load())
+    configuration = settings.load()
+    catalogue = _catalogue(directory, configuration)
     if every and sessions:
         raise OperatorError("--all leaves no session to name.", hint="Leave one of them out.")
-    folders = _folders(catalogue)
+    record = _record(configuration) if directory is None else {}
+    folders = sorted({*_folders(catalogue), *record})
     chosen = [_one(catalogue, folders, text) for text in sessions] if sessions else folders
     if not chosen:
         typer.echo(f"No session is sealed in {catalogue.directory} yet.", err=True)
     rows = []
     for session in chosen:
-        faults = _faults(catalogue, session)
+        faults = _faults(catalogue, session, record.get(session, ""))
         rows.append(
             {"session": str(session), "ok": not faults, "fault": _told(faults), "faults": [_row(f) for f in faults]}
         )
@@ -209,8 +211,25 @@ def _row(fault: Fault) -> dict[str, str]:
     return {"kind": fault.kind.value, "where": fault.where, "what": fault.what}
 
 
-def _faults(catalogue: Catalogue, session: UUID) -> list[Fault]:
-    """What is wrong with a session, a manifest that cannot be read included."""
+def _record(configuration: Settings) -> dict[UUID, str]:
+    """What the store of these settings says it has sealed, content hash by session; nothing where nobody can ask."""
+    from embridge_cloud.context import CloudPaths
+    from embridge_cloud.store.failures import StoreLockedError
+    from embridge_cloud.store.hot import HotStore
+
+    path = CloudPaths.of(configuration).hot
+    if not path.is_file():
+        return {}
+    try:
+        with HotStore(path) as store:
+            return dict(store.read.rows("SELECT session, content_hash FROM sealed_sessions"))
+    except StoreLockedError:
+        typer.echo("The cloud runs, so folders are not compared with its record.", err=True)
+        return {}
+
+
+def _faults(catalogue: Catalogue, session: UUID, recorded: str) -> list[Fault]:
+    """What is wrong with a session, a manifest that cannot be read included; `recorded` is its hash in the store."""
     from embridge_cloud.store.manifest import MANIFEST
     from embridge_cloud.store.sealed import SealedSession
     from embridge_cloud.store.verification import Fault, FaultKind, faults
@@ -219,7 +238,11 @@ def _faults(catalogue: Catalogue, session: UUID) -> list[Fault]:
     if not (folder / MANIFEST).is_file():
         return [Fault(FaultKind.MISSING_FILE, MANIFEST, "is missing")]
     try:
-        return faults(SealedSession(folder))
+        sealed = SealedSession(folder)
+        found = faults(sealed)
+        if recorded and sealed.content_hash != recorded:
+            found.append(Fault(FaultKind.RECORD, MANIFEST, "its content is not what the store has on record"))
+        return found
     except DataError as error:
         return [Fault(FaultKind.UNREADABLE, MANIFEST, error.message)]
 

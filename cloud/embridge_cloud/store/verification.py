@@ -53,6 +53,7 @@ class FaultKind(StrEnum):
     CLOCK = "clock"
     EVENTS = "events"
     QUALITY = "quality"
+    RECORD = "record"
 
 
 @dataclass(frozen=True, slots=True)
