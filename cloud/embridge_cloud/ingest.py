@@ -30,6 +30,7 @@ from embridge_cloud.parcels import STATE_PREFIX, Incoming, Sifted, sift
 from embridge_cloud.rounds import Counters, Taken
 from embridge_cloud.status import IngestState, IngestStatus
 from embridge_cloud.store.failures import StoreError
+from embridge_cloud.store.forcing import Lacking, end_incomplete
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.transport import Connection, Delivery, Transport
@@ -164,6 +165,13 @@ class Ingester:
             finally:
                 if self._intake is not None:
                     await self._in_store(self._intake.reload)
+
+    async def end_incomplete(self, session: UUID, reason: str, *, force: bool) -> Lacking:
+        """End a session as it is and have it sealed; raises as `forcing.end_incomplete`."""
+        now = self._clock.wall_ns()
+        ended = await self.exclusively(partial(end_incomplete, self._store, session, reason, wall_ns=now, force=force))
+        self._mark_complete([session])
+        return ended
 
     async def _begin(self) -> None:
         first, last = self._settings.first_shard, self._settings.last_shard

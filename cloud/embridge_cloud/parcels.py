@@ -14,7 +14,7 @@ import msgspec
 from embridge_cloud.store.rows import EVENTS, INT64_MAX
 from embridge_shared.errors import ConfigError, DataError, Reason
 from embridge_shared.names import is_code, is_showable
-from embridge_shared.session import Session, SessionClosed, SessionOpened
+from embridge_shared.session import INCOMPLETE, Session, SessionClosed, SessionOpened
 from embridge_shared.wire import codec, topics
 from embridge_shared.wire.codec import Head
 from embridge_shared.wire.messages import EdgeState, EventMessage, unpack
@@ -157,6 +157,8 @@ def fault_of_event(message: EventMessage) -> str:
         return "a number in it is not finite or has more than 64 bits, or a text has control characters"
     if isinstance(event, SessionOpened):
         return _fault_of_session(event.session)
+    if isinstance(event, SessionClosed) and event.reason.startswith(INCOMPLETE):
+        return "only an operator ends a session as incomplete"
     if isinstance(event, SessionClosed) and any(total < 0 for total in event.totals):
         return "totals cannot be negative"
     return ""

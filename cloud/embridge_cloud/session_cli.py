@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from embridge_cloud.exchange import commands
-from embridge_shared.errors import OperatorError, Reason
+from embridge_shared.errors import EmbridgeError, ExitCode, OperatorError, Reason
 
 if TYPE_CHECKING:
     from embridge_cloud.store.manifest import StreamEntry
@@ -134,6 +134,51 @@ def quality(
         typer.echo(f"{name}: {good} of {summary.spec.n_channels} channels are good over {summary.windows} windows")
         for line in summary.lines():
             typer.echo(line)
+
+
+@app.command()
+def seal(
+    session: Annotated[str, typer.Argument(help="Id of a session that is not sealed.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Although something never arrived: it is declared lost.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why nothing more will come; stays with the recording.")] = "",
+    url: Annotated[
+        str | None, typer.Option(help="The cloud's HTTP interface; by default that of the settings.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seal a session that its edge will never complete, and say what it lacks.
+
+    Sessions that are complete are sealed by themselves. What an edge still holds of one that was sealed by force is
+    refused, and kept in the edge's spool and in the quarantine.
+    """
+    from embridge_shared.cloud_client import connect
+
+    try:
+        found = connect(url).post(f"/api/sessions/{_id(session)}/seal", {"force": force, "reason": reason})
+    except EmbridgeError as error:
+        if error.reason is Reason.TOO_LITTLE_DATA:
+            error.exit_code = ExitCode.REJECTED
+        raise
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, ranges in found["lacking"].items():
+        spans = ", ".join(f"{a}..{b}" for a, b in ranges)
+        typer.echo(f"{name:<10} {sum(b - a for a, b in ranges)} never arrived: {spans}")
+    typer.echo(f"session {found['session']} is being sealed.", err=True)
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise OperatorError(
+            f"{text!r} is no id of a session",
+            reason=Reason.INVALID,
+            hint="GET /api/sessions lists those that are open.",
+        ) from None
 
 
 @app.command()

@@ -240,6 +240,10 @@ class QualitySeen(_Record, frozen=True, kw_only=True, tag="quality"):
     findings: tuple[QualityFinding, ...] = ()
 
 
+INCOMPLETE = "incomplete: "
+"""How the reason of a session begins that was ended without all of it, by an operator; no edge may say so."""
+
+
 class SessionClosed(_Record, frozen=True, kw_only=True, tag="session_closed"):
     """The last event: what a complete session must hold.
 

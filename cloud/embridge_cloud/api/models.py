@@ -167,6 +167,25 @@ class SessionDetail(Row):
     repetitions: list[Repetition]
 
 
+class SealOrder(BaseModel):
+    """Asks for a session to be sealed as it is."""
+
+    force: bool = False
+    """Seal it although something never arrived; that is declared lost."""
+    reason: str = Field(default="", max_length=500)
+    """Why nothing more will come; needed with `force`."""
+
+
+class SealAnswer(BaseModel):
+    """A session is being sealed."""
+
+    session: UUID
+    closed: bool
+    """Its edge had ended it."""
+    lacking: dict[str, list[tuple[int, int]]]
+    """What never arrived, by stream: ranges of samples, and of events under "events"."""
+
+
 class Edge(Row):
     """Last known state of an edge."""
 

@@ -42,6 +42,7 @@ ORDER BY received_ns DESC, id LIMIT $4
 def add(app: FastAPI, context: CloudContext) -> None:
     """Add the routes."""
     _add_sessions(app, context)
+    _add_sealing(app, context)
     _add_edges(app, context)
     _add_quarantine(app, context)
     _add_ingest(app, context)
@@ -89,6 +90,15 @@ def _add_sessions(app: FastAPI, context: CloudContext) -> None:
                 "SELECT * EXCLUDE (session) FROM repetitions WHERE session = ? ORDER BY seq", [session]
             ),
         }
+
+
+def _add_sealing(app: FastAPI, context: CloudContext) -> None:
+    @app.post("/api/sessions/{session}/seal", response_model=models.SealAnswer, status_code=202, tags=["sessions"])
+    @access(Role.OPERATOR, action="session.seal")
+    async def seal(session: UUID, order: models.SealOrder) -> dict[str, Any]:
+        """Seal a session whose edge will never deliver the rest of it; what lacks is declared lost."""
+        ended = await context.ingester.end_incomplete(session, order.reason, force=order.force)
+        return {"session": ended.session, "closed": ended.closed, "lacking": ended.streams}
 
 
 def _add_edges(app: FastAPI, context: CloudContext) -> None:

@@ -17,7 +17,7 @@ from embridge_cloud.store.gate import Gate
 from embridge_cloud.store.ranges import CommittedRanges
 from embridge_cloud.store.rows import QuarantineRow, StoredSession
 from embridge_shared.errors import Reason
-from embridge_shared.session import Event, Session
+from embridge_shared.session import INCOMPLETE, Event, Session
 
 ChunkKey = tuple[UUID, int, int]
 
@@ -91,14 +91,14 @@ class Reader:
     def session(self, session: UUID) -> StoredSession | None:
         """One session with what is held of it."""
         head = self.rows(
-            "SELECT s.description, e.seq, z.session IS NOT NULL FROM sessions s "
-            "LEFT JOIN session_ends e USING (session) LEFT JOIN sealed_sessions z USING (session) "
+            "SELECT s.description, e.seq, z.session IS NOT NULL, coalesce(starts_with(e.reason, ?), false) "
+            "FROM sessions s LEFT JOIN session_ends e USING (session) LEFT JOIN sealed_sessions z USING (session) "
             "WHERE s.session = ?",
-            [session],
+            [INCOMPLETE, session],
         )
         if not head:
             return None
-        description, closed_seq, sealed = head[0]
+        description, closed_seq, sealed, forced = head[0]
         totals = self.rows("SELECT total FROM session_totals WHERE session = ? ORDER BY stream", [session])
         return StoredSession(
             msgspec.json.decode(description, type=Session),
@@ -106,6 +106,7 @@ class Reader:
             tuple(t for (t,) in totals) if closed_seq is not None else None,
             closed_seq,
             sealed,
+            forced,
         )
 
     def coverage(self, session: UUID) -> dict[int, CommittedRanges]:
@@ -120,8 +121,12 @@ class Reader:
         gaps = "SELECT stream, first - gap_before, first FROM chunks WHERE session = ? AND gap_before > 0"
         for stream, start, end in self.rows(gaps, [session]):
             held[stream].declared.add(start, end)
-        totals = "SELECT stream, total FROM session_totals SEMI JOIN sealed_sessions USING (session) WHERE session = ?"
-        for stream, total in self.rows(totals, [session]):
+        # What a session ended by force lacks may still lie with its edge, which must not forget it.
+        totals = (
+            "SELECT stream, total FROM session_totals SEMI JOIN sealed_sessions USING (session) "
+            "JOIN session_ends USING (session) WHERE session = ? AND NOT starts_with(reason, ?)"
+        )
+        for stream, total in self.rows(totals, [session, INCOMPLETE]):
             for start, end in held[stream].stored.missing(0, total):
                 held[stream].declared.add(start, end)
         return dict(held)

@@ -141,6 +141,7 @@ class StoredSession:
         totals: Index after the last sample of each stream, once it was closed.
         closed_seq: Number of the closing event.
         sealed: It is sealed.
+        forced: An operator ended it without what it lacks.
     """
 
     session: Session
@@ -148,6 +149,7 @@ class StoredSession:
     totals: tuple[int, ...] | None = None
     closed_seq: int | None = None
     sealed: bool = False
+    forced: bool = False
 
     def of(self, stream: int) -> CommittedRanges:
         """What is held of one stream."""
@@ -157,6 +159,8 @@ class StoredSession:
         """What a closed session still lacks, a stream; empty when it is complete."""
         if self.totals is None or self.closed_seq is None:
             raise ValueError("an open session does not know what it lacks")
+        if self.forced:
+            return {}
         ends = {EVENTS: self.closed_seq + 1, **dict(enumerate(self.totals))}
         lacks = {stream: self.of(stream).awaited(end) for stream, end in ends.items()}
         return {stream: holes for stream, holes in lacks.items() if holes}
