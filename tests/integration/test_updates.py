@@ -273,6 +273,26 @@ def test_what_is_not_there(world):
     assert world.updater.current().name == "embridge-1"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../embridge-1",
+        "/etc/passwd",
+        "embridge-1/../embridge-1",
+        "..",
+        "",
+        "a\0b",
+        "'; DROP TABLE edges; --",
+        "%2e%2e",
+    ],
+)
+def test_a_release_name_is_no_path(world, name):
+    kept = {"metadata", "fetch.lock"}
+    before = sorted(p for p in world.folder.rglob("*") if not kept & set(p.parts))
+    assert world.refused(name, EmbridgeError).reason in {Reason.NOT_FOUND, Reason.UNREACHABLE}
+    assert sorted(p for p in world.folder.rglob("*") if not kept & set(p.parts)) == before
+
+
 def test_leftovers_of_a_crash_do_no_harm(world):
     world.install(1)
     first = world.updater.current()
