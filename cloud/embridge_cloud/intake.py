@@ -332,7 +332,8 @@ class Intake:
         refusal = Refusal(stream=parcel.stream, first=parcel.first, reason=reason.value, detail=detail)
         taken.reply(parcel.address.edge, parcel.session).refused.append(refusal)
         self._quarantine(taken, parcel.incoming, reason, detail, parcel=parcel, owed=True)
-        logger.warning("refused %s at %s: %s", parcel.incoming.topic, parcel.first, detail)
+        where = {"edge": parcel.address.edge, "session": str(parcel.session), "stream": parcel.stream}
+        logger.warning("refused %s at %s: %s", parcel.incoming.topic, parcel.first, detail, extra=where)
 
     def _quarantine(
         self,

@@ -25,6 +25,7 @@ from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
 from embridge_edge.uplink import Uplink
 from embridge_edge.vigil import Vigil
+from embridge_shared import logs
 from embridge_shared.clock import Clock
 from embridge_shared.disk import DiskLevel, mib
 from embridge_shared.disk import level as disk_level
@@ -139,12 +140,16 @@ class Agent:
 
     async def _record_all(self, *, until_done: bool) -> None:
         for entry in self._plan.session if self._plan is not None else ():
-            while (full := await self._record_planned(entry)) is not None:
-                if until_done:
-                    raise full
-                # What is recorded is delivered meanwhile; the session goes on where it was once there is room.
-                logger.error("session %s stops: %s", entry.name, full)
-                await self._room(again=True)
+            with logs.context(session=entry.name):
+                await self._record_whole(entry, until_done=until_done)
+
+    async def _record_whole(self, entry: SessionPlan, *, until_done: bool) -> None:
+        while (full := await self._record_planned(entry)) is not None:
+            if until_done:
+                raise full
+            # What is recorded is delivered meanwhile; the session goes on where it was once there is room.
+            logger.error("session %s stops: %s", entry.name, full)
+            await self._room(again=True)
 
     async def _record_planned(self, entry: SessionPlan) -> OperatorError | None:
         """Record a session to its end; what is full when there was no room for all of it."""

@@ -42,7 +42,7 @@ def run(
     given = {k: v for k, v in {"name": name, "state_dir": state_dir}.items() if v is not None}
     config = settings.load(**({"edge": given} if given else {}))
     check_edge(config.edge.name)
-    logs.configure_for(config)
+    logs.configure_for(config, edge=config.edge.name)
     # A watchdog that bites leaves in the log where every thread stood.
     faulthandler.enable()
     plan = plan or config.edge.plan

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -98,11 +98,21 @@ class _Formatter(logging.Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line; fields become keys."""
+    """One JSON object a line; fields become keys.
+
+    Args:
+        redact: Strikes out secrets.
+        fields: Of every line.
+    """
+
+    def __init__(self, redact: Redactor | None = None, fields: Mapping[str, Any] | None = None) -> None:
+        super().__init__(redact)
+        self._always = dict(fields or {})
 
     def format(self, record: logging.LogRecord) -> str:
         """Format one record."""
         entry = {
+            **self._always,
             **self._own_fields(record),
             "t": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname,
@@ -117,7 +127,7 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """One line for people: time, level, logger, message and fields; a traceback follows, indented.
+    """One line for people: time, level, logger, message and what fields add to it; a traceback follows, indented.
 
     Args:
         redact: Strikes out secrets.
@@ -130,8 +140,9 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format one record."""
-        fields = "".join(f" {key}={value}" for key, value in self._own_fields(record).items())
-        said = _one_line(f"{record.name}: {self._redact(record.getMessage())}{fields}")
+        message = self._redact(record.getMessage())
+        fields = {k: v for k, v in self._own_fields(record).items() if str(v) not in message}
+        said = _one_line(f"{record.name}: {message}{''.join(f' {key}={value}' for key, value in fields.items())}")
         if self._journal:
             head = f"<{_PRIORITY.get(record.levelno, 6)}>"
         else:
@@ -145,7 +156,14 @@ def _one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def configure(level: str, json_file: Path | None = None, *, style: Style = "auto", secrets: Iterable[str] = ()) -> None:
+def configure(
+    level: str,
+    json_file: Path | None = None,
+    *,
+    style: Style = "auto",
+    secrets: Iterable[str] = (),
+    fields: Mapping[str, Any] | None = None,
+) -> None:
     """Set up the root logger of a process.
 
     Args:
@@ -153,26 +171,33 @@ def configure(level: str, json_file: Path | None = None, *, style: Style = "auto
         json_file: Also write JSON lines there; 16 MiB each, four old ones are kept.
         style: Of standard error.
         secrets: Values that must never be written.
+        fields: Of every line of JSON, as in edge="edge-1"; a text for people goes without.
     """
     redact = Redactor(secrets)
+    in_json = JsonFormatter(redact, fields)
     root = logging.getLogger()
     root.handlers.clear()
     root.setLevel(level)
     stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(JsonFormatter(redact) if style == "json" else TextFormatter(redact, journal=_to_journal(style)))
+    stream.setFormatter(in_json if style == "json" else TextFormatter(redact, journal=_to_journal(style)))
     root.addHandler(stream)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         file = logging.handlers.RotatingFileHandler(json_file, maxBytes=16 << 20, backupCount=4, encoding="utf-8")
-        file.setFormatter(JsonFormatter(redact))
+        file.setFormatter(in_json)
         root.addHandler(file)
 
 
-def configure_for(settings: Settings) -> None:
-    """Set up the root logger as the settings say; the secrets among them are never written."""
+def configure_for(settings: Settings, **fields: Any) -> None:
+    """Set up the root logger as the settings say; the secrets among them are never written.
+
+    Args:
+        settings: Of the process.
+        fields: Of every line of JSON, as in edge="edge-1".
+    """
     log = settings.log
     secrets = [settings.mqtt.password.get_secret_value(), settings.api.token.get_secret_value()]
-    configure(log.level, log.json_file, style=log.style, secrets=secrets)
+    configure(log.level, log.json_file, style=log.style, secrets=secrets, fields=fields)
 
 
 def _to_journal(style: Style) -> bool:

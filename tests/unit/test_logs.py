@@ -54,6 +54,18 @@ def test_fields_come_from_around_and_from_the_line():
     assert "edge" not in json.loads(written("json", "later"))
 
 
+def test_people_are_not_told_twice():
+    with logs.context(session="grip-1", edge="edge-1"):
+        assert written("text", "session grip-1 stops").endswith("embridge.test: session grip-1 stops edge=edge-1\n")
+
+
+def test_a_process_says_whose_it_is(tmp_path, capsys):
+    logs.configure_for(Settings(log=LogSettings(json_file=tmp_path / "log.jsonl")), edge="edge-7")
+    logging.getLogger("x").info("ready")
+    assert capsys.readouterr().err.endswith("x: ready\n")
+    assert json.loads((tmp_path / "log.jsonl").read_text())["edge"] == "edge-7"
+
+
 async def test_fields_follow_tasks_and_threads():
     def in_thread() -> str:
         return json.loads(written("json", "x"))["request"]

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from embridge_shared.errors import DataError, EmbridgeError, NetworkError, OperatorError, Reason
+from embridge_shared.errors import ConfigError, DataError, EmbridgeError, NetworkError, OperatorError, Reason
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def add_handlers(app: FastAPI) -> None:
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, EmbridgeError):
         raise error
-    blame = 400 if isinstance(error, OperatorError | DataError) else 500
+    blame = 400 if isinstance(error, OperatorError | DataError | ConfigError) else 500
     status = _STATUS.get(error.reason, 503 if isinstance(error, NetworkError) else blame)
     if status >= 500:
         logger.error("%s", error)
