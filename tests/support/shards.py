@@ -19,8 +19,8 @@ _MAIN = "from embridge_shared.cli import main; main()"
 class Ingesters:
     """Started, killed and asked by shard range."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port = folder, port
+    def __init__(self, folder: Path, port: int, *, commit_s: float = 0.05) -> None:
+        self._folder, self._port, self._commit_s = folder, port, commit_s
         self._processes: dict[Range, subprocess.Popen[bytes]] = {}
 
     def start(self, first: int, last: int) -> None:
@@ -48,6 +48,10 @@ class Ingesters:
         for shards in list(self._processes):
             self.kill(*shards)
 
+    def pid(self, first: int, last: int) -> int:
+        """Its process."""
+        return self._processes[first, last].pid
+
     def url(self, first: int, last: int) -> str:
         """Where one listens."""
         assert (first, last) in self._processes
@@ -62,7 +66,7 @@ class Ingesters:
         """Run a command beside them, at home with the first."""
         command = [sys.executable, "-c", _MAIN, *arguments]
         return subprocess.run(
-            command, env=self._environment(0, 255), cwd=self._folder, capture_output=True, text=True, timeout=90
+            command, env=self._environment(0, 255), cwd=self._folder, capture_output=True, text=True, timeout=240
         )
 
     def _state(self, first: int) -> Path:
@@ -74,7 +78,7 @@ class Ingesters:
             "EMBRIDGE_CLOUD__STATE_DIR": self._state(first),
             "EMBRIDGE_CLOUD__FIRST_SHARD": first,
             "EMBRIDGE_CLOUD__LAST_SHARD": last,
-            "EMBRIDGE_CLOUD__COMMIT_S": 0.05,
+            "EMBRIDGE_CLOUD__COMMIT_S": self._commit_s,
             "EMBRIDGE_LOG__LEVEL": "WARNING",
         }
         return os.environ | {key: str(value) for key, value in own.items()}

@@ -38,7 +38,7 @@ from support.sessions import T0
 GROUP = "ingest"
 CHUNKS, REPEATS = 6400, 3
 CORE_CHUNKS = 2100
-BACKLOG = 3000
+BACKLOG = 10_000
 EDGES, HOUR_CHUNKS = 50, 50 * 3600 * 2
 CLIENT_ID = "ingest-0-255"
 
@@ -85,7 +85,7 @@ async def _through_a_broker() -> list[Row]:
 def _broker() -> Iterator[MosquittoBroker]:
     with tempfile.TemporaryDirectory() as folder, contextlib.contextmanager(_mosquitto)(Path(folder)) as broker:
         broker.kill()
-        broker.options = "max_queued_bytes 2000000000\n"
+        broker.options = "max_queued_bytes 4000000000\n"
         broker.start()
         yield broker
 
@@ -194,8 +194,8 @@ async def _backlogs() -> list[Row]:
     share = 10 * BACKLOG / HOUR_CHUNKS
     return [
         compared(
-            GROUP, "backlog_memory_ratio: peak of the process, backlog of 30 000 chunks", "MiB", [peaks[10]],
-            peer="of 3 000", theirs=[peaks[1]],
+            GROUP, "backlog_memory_ratio: peak of the process, backlog of 100 000 chunks", "MiB", [peaks[10]],
+            peer="of 10 000", theirs=[peaks[1]],
         ),
         row(GROUP, f"drain_s: {share:.3f} of an hour of {EDGES} edges", "s", [drains[10]]),
         row(GROUP, f"drain_s: the hour of {EDGES} edges, extrapolated", "s", [per_chunk_s * HOUR_CHUNKS]),
