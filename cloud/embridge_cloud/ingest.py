@@ -35,6 +35,7 @@ from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.transport import Connection, Delivery, Transport
 from embridge_cloud.waiting import first_of, root_cause
+from embridge_shared import logs
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, NetworkError, Reason
 from embridge_shared.settings import CloudSettings
@@ -367,8 +368,9 @@ class Ingester:
             self.status.unsealable = {str(s) for s in failed}
 
     async def _seal_one(self, session: UUID) -> bool:
-        async with self._seal_turn:
-            return await self._seal_now(session)
+        with logs.context(session=session):
+            async with self._seal_turn:
+                return await self._seal_now(session)
 
     async def _seal_now(self, session: UUID) -> bool:
         try:
