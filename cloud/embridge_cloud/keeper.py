@@ -17,7 +17,7 @@ import msgspec
 from embridge_cloud.context import CloudPaths
 from embridge_cloud.store.audit import AuditLog
 from embridge_cloud.store.backup import back_up
-from embridge_cloud.store.consent import Scope
+from embridge_cloud.store.consent import Scope, shared_name
 from embridge_cloud.store.erase import Eraser, Erasure
 from embridge_cloud.store.hot import HotStore
 from embridge_cloud.store.lake import Lake
@@ -71,7 +71,10 @@ class Keeper:
         self._sealed = CloudPaths.of(settings).sealed
         self.views = self._state_dir / NAME
         self.lake = Lake.of(settings)
-        self.people = People(store, self._sealed, required=settings.store.consent_required)
+        also = None
+        if self.lake is not None and self.lake.sealed.resolve() != self._sealed.resolve():
+            also = self.lake.sealed / shared_name(self._state_dir)
+        self.people = People(store, self._sealed, required=settings.store.consent_required, also=also)
         self.eraser = Eraser(store, self._state_dir, people=self.people, wall_ns=clock.wall_ns, forget=[self._forget])
         self.retention = Retention(store, self._state_dir, settings.store, people=self.people, forget=[self._forget])
 

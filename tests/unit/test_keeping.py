@@ -13,16 +13,18 @@ import pytest
 from typer.testing import CliRunner
 
 from embridge_cloud import audit_cli, participant_cli, store_cli
+from embridge_cloud.datasets.store import StoreDataset
 from embridge_cloud.keeper import Body, Keeper
 from embridge_cloud.store.audit import AuditLog
-from embridge_cloud.store.consent import Scope
+from embridge_cloud.store.consent import Scope, shared_name
 from embridge_cloud.store.hot import HotStore
+from embridge_cloud.store.people import People
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.store.views import view_name
 from embridge_shared import settings as settings_module
 from embridge_shared.clock import SystemClock
-from embridge_shared.errors import OperatorError, Reason
+from embridge_shared.errors import DataError, OperatorError, Reason
 from embridge_shared.session import Participant, Purpose
 from embridge_shared.settings import CloudSettings, Settings, StoreSettings
 from support.intake import take
@@ -151,6 +153,24 @@ def test_views_answer_plain_duckdb_while_the_store_is_open(tmp_path, hot):
     held = plain(path, "SELECT count(*) FROM clock")[0][0]
     assert int(held) == sum(len(c.arrivals) for r in (first, second) for run in r.chunks for c in run)
     assert view_name("EMG left/2") == "samples_emg_left_2"
+
+
+def test_training_leaves_out_who_did_not_agree_to_it(tmp_path, hot, caplog):
+    seal(hot, tmp_path, session(1, "agreed"), session(2, "not"))
+    keeper = Keeper(hot, configured(tmp_path), At(0))
+    keeper.people.add("agreed", version="v1", scopes=[Scope.TRAIN], actor="cli:me", wall_ns=T0)
+    keeper.people.add("not", version="v1", scopes=[Scope.COLLECT], actor="cli:me", wall_ns=T0)
+    found = StoreDataset(tmp_path / "cloud")
+    assert found.participants() == ("agreed",)
+    assert "not to train" in caplog.text
+    keeper.people.withdraw("agreed", actor="cli:me", wall_ns=T0 + 1)
+    with pytest.raises(DataError) as caught:
+        StoreDataset(tmp_path / "cloud")
+    assert caught.value.reason is Reason.CONSENT
+    # Where several clouds share a folder the latest word counts, whoever heard it.
+    people = People(hot, also=tmp_path / "cloud" / "sealed" / shared_name(tmp_path))
+    people.consent("agreed", version="v2", scopes=[Scope.TRAIN], actor="cli:me", wall_ns=T0 + 2)
+    assert StoreDataset(tmp_path / "cloud").participants() == ("agreed",)
 
 
 def test_commands_work_where_no_cloud_runs(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from embridge_cloud.datasets.base import (
 )
 from embridge_cloud.pairing import nearest
 from embridge_cloud.recipe import PairingConfig
+from embridge_cloud.store.consent import Scope, read_consents
 from embridge_cloud.store.sealed import Catalogue, Samples, SealedSession
 from embridge_shared.errors import ConfigError, DataError, OperatorError, Reason
 from embridge_shared.hand import ik_failures
@@ -33,6 +35,8 @@ from embridge_shared.signal import Modality, StreamSpec
 
 if TYPE_CHECKING:
     from embridge_cloud.datasets.check import Report
+
+logger = logging.getLogger(__name__)
 
 _SEALED: Final = "sealed"
 
@@ -51,7 +55,18 @@ class StoreDataset:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.sessions = tuple(s for s in catalogue(root).sessions() if emg_stream(s) is not None)
+        found = [s for s in catalogue(root).sessions() if emg_stream(s) is not None]
+        consents = read_consents(catalogue(root).directory)
+        refused = {s.id: why for s in found if (why := consents.refusal(s.session, Scope.TRAIN))}
+        for session, why in refused.items():
+            logger.warning("session %s is left out: %s", session, why)
+        self.sessions = tuple(s for s in found if s.id not in refused)
+        if refused and not self.sessions:
+            raise DataError(
+                f"nobody in {root} agreed to be learnt from",
+                reason=Reason.CONSENT,
+                hint="`embridge participant consent` records what they agree to.",
+            )
         if not self.sessions:
             raise DataError(
                 f"no session with EMG is sealed in {root}",

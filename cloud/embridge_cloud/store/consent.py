@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from embridge_shared.errors import DataError, OperatorError, Reason
 from embridge_shared.session import Session
 
 FILE = "consents.json"
+_OTHERS = "consents-*.json"
 
 
 class Scope(StrEnum):
@@ -85,24 +87,38 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_consents(sealed: Path) -> Consents:
-    """The consents beside a folder of sealed sessions.
+    """The consents beside a folder of sealed sessions; where several clouds share it the latest word counts.
 
     Raises:
-        DataError: The file is damaged: nothing may be used until it is written anew.
+        DataError: A file is damaged: nothing may be used until it is written anew.
     """
-    path = sealed / FILE
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
-        return Consents(found.participants, required=found.required)
-    except FileNotFoundError:
-        return Consents({})
-    except (msgspec.DecodeError, UnicodeDecodeError, DataError) as error:
-        raise DataError(
-            f"{path} is damaged: {error}.", reason=Reason.MALFORMED, hint="Start the cloud process: it writes it anew."
-        ) from error
+    given: dict[str, Consent] = {}
+    required = False
+    for path in [sealed / FILE, *sorted(sealed.glob(_OTHERS))]:
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=_File)
+        except FileNotFoundError:
+            continue
+        except (ValueError, DataError) as error:
+            raise DataError(
+                f"{path} is damaged: {error}.",
+                reason=Reason.MALFORMED,
+                hint="Start the cloud process: it writes it anew.",
+            ) from error
+        required = required or found.required
+        for name, consent in found.participants.items():
+            known = given.get(name)
+            if known is None or consent.given_ns >= known.given_ns:
+                given[name] = consent
+    return Consents(given, required=required)
 
 
-def write_consents(sealed: Path, given: Mapping[str, Consent], *, required: bool = False) -> None:
-    """Write the consents beside a folder of sealed sessions, atomically."""
+def shared_name(state_dir: Path) -> str:
+    """Name of one cloud's file in a folder that several share."""
+    return _OTHERS.replace("*", hashlib.sha256(str(state_dir).encode()).hexdigest()[:8])
+
+
+def write_consents(sealed: Path, given: Mapping[str, Consent], *, required: bool = False, name: str = FILE) -> None:
+    """Write consents to a file beside sealed sessions, atomically."""
     body = msgspec.json.format(msgspec.json.encode(_File(dict(sorted(given.items())), required)))
-    write_atomically(sealed / FILE, body, mode=0o600)
+    write_atomically(sealed / name, body, mode=0o600)

@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from embridge_cloud.store.audit import AuditLog, append, secret_of
-from embridge_cloud.store.consent import Consent, Scope, write_consents
+from embridge_cloud.store.consent import FILE, Consent, Scope, write_consents
 from embridge_cloud.store.hot import HotStore
 from embridge_shared.erasure import fingerprint
 from embridge_shared.errors import OperatorError, Reason
@@ -64,11 +64,14 @@ class People:
         store: The open store.
         sealed: Folder of the sealed sessions, for `consents.json`; without it none is written.
         required: Whether somebody who is not on record agreed to nothing.
+        also: A further file for the consents, in a folder that is shared with others.
     """
 
-    def __init__(self, store: HotStore, sealed: Path | None = None, *, required: bool = False) -> None:
+    def __init__(
+        self, store: HotStore, sealed: Path | None = None, *, required: bool = False, also: Path | None = None
+    ) -> None:
         self._store = store
-        self._sealed = sealed
+        self._files = [*([] if sealed is None else [sealed / FILE]), *([] if also is None else [also])]
         self._required = required
         self._audit = AuditLog(store)
 
@@ -129,10 +132,10 @@ class People:
         return found
 
     def publish(self) -> None:
-        """Write `consents.json` beside the sealed sessions."""
-        if self._sealed is not None:
-            given = {p.id: p.consent for p in self.all() if p.consent is not None}
-            write_consents(self._sealed, given, required=self._required)
+        """Write the consents beside the sealed sessions."""
+        given = {p.id: p.consent for p in self.all() if p.consent is not None}
+        for path in self._files:
+            write_consents(path.parent, given, required=self._required, name=path.name)
 
     def _one(self, participant: str) -> Person | None:
         rows = self._store.read.rows(_LIST, [participant])
