@@ -17,7 +17,7 @@ from embridge_edge.mqtt import Client
 from embridge_edge.spool import Item
 from embridge_shared.clock import Clock
 from embridge_shared.erasure import SignedOrder
-from embridge_shared.errors import DataError, EmbridgeError
+from embridge_shared.errors import ConfigError, DataError, EmbridgeError
 from embridge_shared.settings import Settings
 from embridge_shared.tls import tls_context
 from embridge_shared.wire import topics
@@ -94,14 +94,16 @@ class Uplink:
             began_ns, error = self._clock.monotonic_ns(), "the connection ended"
             try:
                 await self._serve()
-            except* (aiomqtt.MqttError, OSError) as group:
+            except* (aiomqtt.MqttError, OSError, ConfigError) as group:
+                # A certificate that is being replaced may not fit its key for a moment.
                 error = str(_first(group))
             self.link = LinkState.WAITING
             if (self._clock.monotonic_ns() - began_ns) * 1e-9 > self._edge.backoff_max_s:
                 backoff_s = _BACKOFF_MIN_S
             pause_s = backoff_s * self._rng.uniform(0.5, 1.0)
             logger.warning(
-                "no link to %s:%s (%s); what is recorded waits in the spool, next attempt in %.1f s",
+                "no link to %s:%s (%s; `embridge edge check` may tell why); what is recorded waits in the spool, "
+                "next attempt in %.1f s",
                 self._mqtt.host,
                 self._mqtt.port,
                 error,

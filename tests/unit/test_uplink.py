@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from embridge_edge.courier import Courier
 from embridge_edge.spool import Item, Spool
 from embridge_edge.uplink import Uplink
-from embridge_shared.settings import EdgeSettings, Settings
+from embridge_shared.settings import EdgeSettings, MqttSettings, Settings
 from embridge_shared.wire.messages import CommitReport, EdgeState, StreamCommit
 
 SESSION = UUID(int=1)
@@ -66,4 +68,36 @@ async def test_what_leaves_the_spool_while_it_is_sent_again_does_not_hold_the_wi
     clock.now_s = 20.0
     assert await uplink._late() == []
     assert uplink._inflight == {}
+    await courier.close()
+
+
+class EnoughError(Exception):
+    """Ends a loop that never ends."""
+
+
+class Twice(Stopped):
+    """A clock that is waited on twice."""
+
+    waits = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits += 1
+        if self.waits == 2:
+            raise EnoughError
+
+
+async def test_a_certificate_that_cannot_be_used_for_a_moment_is_tried_again(tmp_path: Path, caplog) -> None:
+    clock = Twice()
+    courier = Courier(Spool(tmp_path / "s.db", 1 << 20))
+
+    async def ignore(_: object) -> None:
+        return None
+
+    settings = Settings(mqtt=MqttSettings(ca_file=tmp_path / "being-replaced.crt"))
+    state = EdgeState(edge="e", online=True)
+    uplink = Uplink(settings, courier, clock, state=lambda: state, on_desired=ignore)
+    with pytest.raises(EnoughError):
+        await uplink.run()
+    assert caplog.text.count("no link to") == 2
+    assert "`embridge edge check`" in caplog.text
     await courier.close()
