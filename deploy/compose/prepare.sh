@@ -37,6 +37,8 @@ secret() {
 mkdir -p secrets
 secret catalogue.password
 secret grafana.password
+[ -s secrets/store.lake ] || printf 'host=catalogue dbname=embridge user=embridge password=%s\n' \
+    "$(cat secrets/catalogue.password)" > secrets/store.lake
 if [ ! -s secrets/objects.json ]; then
     secret objects.key
     printf '{"identities": [{"name": "embridge", "credentials": [{"accessKey": "embridge", "secretKey": "%s"}], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}\n' \

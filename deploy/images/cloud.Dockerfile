@@ -11,7 +11,7 @@ RUN python -m venv /opt/embridge/venv
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 # The dependencies are a layer of their own: they change less often than the code.
 COPY deploy/images/requirements.py ./
-RUN python requirements.py cloud > requirements.txt \
+RUN python requirements.py cloud lake > requirements.txt \
     && /opt/embridge/venv/bin/pip install --extra-index-url "${TORCH_INDEX}" -c constraints.txt -r requirements.txt
 COPY shared shared
 COPY edge edge

@@ -31,7 +31,7 @@ COMPOSE = DEPLOY / "compose/compose.yaml"
 
 def tool(name: str, *arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a program of the system; skip where it is missing."""
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    path = shutil.which(name) or shutil.which(name, path=f"/usr/sbin:/sbin:{Path(sys.executable).parent}")
     if path is None:
         pytest.skip(f"{name} is not installed; `make deploy-tools` installs it")
     return subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=60)
