@@ -143,7 +143,8 @@ def read_state(incoming: Incoming) -> EdgeState:
         DataError: It is no state, or speaks for another edge than its topic.
     """
     state = unpack(_small(incoming.payload), EdgeState)
-    if incoming.topic != STATE_PREFIX + state.edge or not _storable(msgspec.to_builtins(state)):
+    named = is_code(state.edge) and incoming.topic == STATE_PREFIX + state.edge
+    if not named or not _storable(msgspec.to_builtins(state)):
         raise DataError(f"a state of {state.edge!r} on {incoming.topic}", reason=Reason.FOREIGN)
     return state
 

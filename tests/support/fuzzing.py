@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -15,9 +16,12 @@ import numpy as np
 
 from embridge_cloud import parcels
 from embridge_cloud.parcels import Incoming
+from embridge_cloud.placement import misplaced
+from embridge_cloud.store.rows import StoredSession
 from embridge_edge.pose.payload import Fault, Frame, from_json, from_osc
 from embridge_shared import provision, release
 from embridge_shared.archive import pack as pack_archive
+from embridge_shared.erasure import ErasureOrder, SignedOrder
 from embridge_shared.errors import DataError, ModelError
 from embridge_shared.manifest import FileEntry
 from embridge_shared.provision import EdgeSite
@@ -110,8 +114,19 @@ def _upward(data: bytes) -> None:
     topic, _, payload = data.partition(b"\0")
     found = parcels.read(Incoming(topic.decode("utf-8", "replace"), payload, 1))
     assert topics.parse_upward(found.incoming.topic) == found.address
+    assert found.address.edge.isascii()
+    if isinstance(found.body, EventMessage):
+        parcels.fault_of_event(found.body)
+    misplaced(found, StoredSession(_OPENED))
 
 
+def _order(data: bytes) -> None:
+    order = SignedOrder.unpack(data)
+    with contextlib.suppress(DataError):
+        order.order()
+
+
+_OPENED = session_of(emg_spec())
 _MANIFEST, _FILES = parts()
 
 
@@ -169,7 +184,9 @@ def _upward_seeds() -> tuple[bytes, ...]:
 
 def _targets() -> dict[str, Target]:
     chunks, events = _chunks(), _events()
-    opened = session_of(emg_spec())
+    opened = _OPENED
+    salted = ErasureOrder(id=SESSION, edge="e1", salt=b"s" * 16, fingerprint=b"f" * 32, issued_ns=1)
+    signed = SignedOrder(body=salted.body(), signatures={"k": b"x" * 64})
     report = CommitReport(session=SESSION, streams=(StreamCommit(stream=0, until=9, holes=((1, 2),)),), sealed=True)
     desired = Desired(release="embridge-3", digest="0" * 64, url="https://cloud.example/updates")
     state = EdgeState(edge="edge-1", online=True, recording=SESSION, update="idle")
@@ -184,6 +201,7 @@ def _targets() -> dict[str, Target]:
         "event": Target(_event, (DataError,), (*events, opening)),
         "state": Target(_state, (DataError,), (pack(state),)),
         "down": Target(_down, (), (pack(report), pack(desired))),
+        "order": Target(_order, (DataError,), (signed.pack(),)),
         "upward": Target(_upward, (DataError,), _upward_seeds()),
         "release": Target(release.parse_bundle, (ModelError,), (_bundle(_FILES)[:4096],)),
         "manifest": Target(_manifest, (ModelError,), (manifest,)),

@@ -406,3 +406,9 @@ def test_reports_stay_short_and_exact():
     assert len(commit.holes) == MAX_HOLES
     assert commit.until == 10 * MAX_HOLES + 5
     assert not any(held.stored.overlaps(a, b) for a, b in commit.holes)
+
+
+@pytest.mark.parametrize("edge", ["'; DROP TABLE edges; --", "a b", "..", "x" * 65, "a\nb", ""])
+def test_a_state_of_what_can_name_no_edge_is_foreign(world, edge):
+    taken = world.intake.take([Incoming(f"embridge/v1/state/{edge}", pack(EdgeState(edge=edge, online=True)), 1)])
+    assert (taken.counts.foreign, taken.batch.edges, taken.appeared) == (1, {}, [])
