@@ -181,7 +181,7 @@ def test_a_session_without_emg_is_refused(tmp_path):
     assert caught.value.reason is Reason.INCOMPATIBLE
 
 
-@pytest.mark.parametrize("damage", ["sample", "sidecar", "map", "truncated"])
+@pytest.mark.parametrize("damage", ["sample", "sidecar", "map", "truncated", "manifest"])
 def test_a_damaged_dataset_is_refused(simple, tmp_path, damage):
     folder = exported(tmp_path, simple)
     (path,) = folder.rglob("*_emg.edf")
@@ -193,6 +193,9 @@ def test_a_damaged_dataset_is_refused(simple, tmp_path, damage):
         path.write_bytes(data[: len(data) // 2])
     elif damage == "sidecar":
         path.with_suffix(".json").write_text("{}")
+    elif damage == "manifest":
+        (manifest,) = folder.rglob("session.json")
+        manifest.write_text(manifest.read_text().replace("pose.arrivals.parquet", "../../../x.parquet"))
     else:
         (mapping,) = folder.rglob("bids.json")
         mapping.write_text('{"emg": "../../../etc/passwd"}')
@@ -224,3 +227,27 @@ def test_a_dataset_of_others_is_read_as_far_as_it_tells(simple, tmp_path):
         ("point", "rejected", "moved too early"),
     }
     assert [c.gesture for c in found.cues()] == ["fist"]
+
+
+def test_channels_with_scales_of_their_own_are_kept_in_their_unit(tmp_path):
+    """As most programs write EDF: each channel's physical range is its own."""
+    rng = np.random.default_rng(6)
+    wanted = np.stack([rng.normal(0, s, 2000) for s in (10.0, 300.0)], axis=1)
+    signals = [
+        edfio.EdfSignal(wanted[:, i], 1000.0, label=f"m{i}", physical_dimension="uV", physical_range=(-top, top))
+        for i, top in enumerate((100.0, 2000.0))
+    ]
+    signals.append(edfio.EdfSignal(np.zeros(2000), 1000.0, label="trigger", physical_range=(0, 1)))
+    folder = tmp_path / "theirs" / "sub-09" / "emg"
+    folder.mkdir(parents=True)
+    edfio.Edf(signals).write(folder / "sub-09_task-rest_emg.edf")
+    listed = ["name\ttype\tunits", "m0\tEMG\tuV", "m1\tEMG\tuV", "trigger\tTRIG\tV"]
+    (folder / "sub-09_task-rest_channels.tsv").write_text("\n".join(listed))
+    (found,) = again(tmp_path, tmp_path / "theirs").values()
+    spec, samples = found.spec("emg"), found.samples("emg")
+    assert (spec.unit, spec.dtype, spec.channels, spec.rate_hz) == ("µV", SampleType.FLOAT32, ("m0", "m1"), 1000.0)
+    assert np.abs(samples.values - wanted).max(axis=0) == pytest.approx([100 / 65535, 2000 / 65535], rel=0.1)
+    assert found.session.started_ns == 0
+    (origin,) = [e.event for e in found.events() if isinstance(e.event, Marker)]
+    assert "1970" in origin.text
+    assert "scales of their own" in origin.text

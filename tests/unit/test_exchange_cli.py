@@ -124,7 +124,7 @@ def test_damage_is_not_handed_on(cloud, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_written_over_and_a_failed_export_leaves_nothing(cloud, tmp_path):
+def test_nothing_is_written_over_and_a_failed_export_leaves_nothing(cloud, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("!")
@@ -132,6 +132,15 @@ def test_nothing_is_written_over_and_a_failed_export_leaves_nothing(cloud, tmp_p
         run("export", "--participant", "p-01", "--format", "bids", "--out", out)
     with pytest.raises(OperatorError, match="does not fit emg2pose"):
         run("export", "--participant", "p-01", "--format", "emg2pose", "--out", tmp_path / "two")
+    assert not (tmp_path / "two").exists()
+    with HotStore(CloudPaths.of(cloud).hot) as store:
+        assert not ExportIndex(store).of()
+    monkeypatch.setattr(outgoing, "_write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OperatorError, match="No space left on device") as caught:
+        run("export", "--participant", "p-01", "--format", "parquet", "--out", tmp_path / "two")
+    assert caught.value.reason is Reason.DISK_FULL
+    monkeypatch.undo()
+    monkeypatch.setenv("EMBRIDGE_CLOUD__STATE_DIR", str(tmp_path / "cloud"))
     assert not any((tmp_path / "two").iterdir())
     (tmp_path / "two" / ".part").mkdir()
     run("export", "--participant", "p-01", "--format", "parquet", "--out", tmp_path / "two")

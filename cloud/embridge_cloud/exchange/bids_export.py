@@ -58,17 +58,11 @@ _EVENTS: Final = {
 }
 
 
-def export(sessions: Sequence[SealedSession], folder: Path, *, title: str = "EMBridge sessions") -> None:
-    """Write a dataset.
-
-    Args:
-        sessions: What it holds, verified.
-        folder: An empty folder.
-        title: Its name.
+def check(sessions: Sequence[SealedSession]) -> None:
+    """Check that sessions make a dataset.
 
     Raises:
         OperatorError: A session has no EMG, or two would have the same labels.
-        DataError: A session is damaged.
     """
     distinct(s.session for s in sessions)
     for sealed in sessions:
@@ -78,6 +72,21 @@ def export(sessions: Sequence[SealedSession], folder: Path, *, title: str = "EMB
                 reason=Reason.INCOMPATIBLE,
                 hint="Export it as parquet, or leave it out.",
             )
+
+
+def export(sessions: Sequence[SealedSession], folder: Path, *, title: str = "EMBridge sessions") -> None:
+    """Write a dataset.
+
+    Args:
+        sessions: What it holds, verified.
+        folder: An empty folder.
+        title: Its name.
+
+    Raises:
+        OperatorError: They make no dataset, see `check`.
+        DataError: A session is damaged.
+    """
+    check(sessions)
     _describe(folder, sessions, title)
     for sealed in sessions:
         _session(folder, sealed)

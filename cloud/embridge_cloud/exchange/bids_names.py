@@ -235,3 +235,20 @@ def motion_channels(spec: StreamSpec) -> str:
     rows: list[Sequence[Any]] = [("latency", None, "LATENCY", None, "s", spec.rate_hz)]
     rows += [(name, None, kind, name, unit(spec.unit), spec.rate_hz) for name in spec.channels]
     return table(["name", "component", "type", "tracked_point", "units", "sampling_frequency"], rows)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        DataError: It is missing or holds something else.
+    """
+    try:
+        body = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}", reason=Reason.NOT_FOUND) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no JSON: {error}", reason=Reason.MALFORMED) from error
+    if not isinstance(body, dict):
+        raise DataError(f"{path} is no JSON object", reason=Reason.MALFORMED)
+    return body

@@ -56,7 +56,7 @@ class _Told:
             self.fault = DataError(
                 f"the cloud refused part of session {report.session}: {refusal.detail or refusal.reason}",
                 reason=Reason(refusal.reason),
-                hint="What was refused lies in its quarantine.",
+                hint="" if refusal.reason == Reason.ERASED else "What was refused lies in its quarantine.",
             )
         self.sealed = self.sealed or report.sealed
         self.changed.set()

@@ -151,7 +151,7 @@ def raise_refused(taken: Taken) -> None:
             raise DataError(
                 f"the store refused part of session {session}: {refusal.detail}",
                 reason=Reason(refusal.reason),
-                hint="What was refused lies in the quarantine.",
+                hint="" if refusal.reason == Reason.ERASED else "What was refused lies in the quarantine.",
             )
 
 

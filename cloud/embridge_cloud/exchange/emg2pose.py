@@ -27,6 +27,16 @@ _TIME_NS: Final = 500.0
 _OFF_RATE: Final = 0.05
 
 
+def check(sessions: Sequence[SealedSession]) -> None:
+    """Check that sessions fit the layout.
+
+    Raises:
+        OperatorError: One does not.
+    """
+    for sealed in sessions:
+        _streams(sealed.session)
+
+
 def export(sessions: Sequence[SealedSession], folder: Path) -> None:
     """Write a file for each stretch without loss.
 
@@ -41,7 +51,7 @@ def export(sessions: Sequence[SealedSession], folder: Path) -> None:
     """
     for sealed in sessions:
         recording = of_sealed(sealed)
-        emg, pose = _streams(recording)
+        emg, pose = _streams(recording.session)
         spec, data = recording.session.streams[emg], recording.streams[emg]
         for number, (a, b) in enumerate(data.runs()):
             angles = None if pose is None else _angles(recording, pose, data.t_ns[a:b])
@@ -49,9 +59,8 @@ def export(sessions: Sequence[SealedSession], folder: Path) -> None:
             _write(folder / name, recording.session, spec, data, (a, b), angles)
 
 
-def _streams(recording: Recording) -> tuple[int, int | None]:
+def _streams(session: Session) -> tuple[int, int | None]:
     """Ordinals of the EMG and of the joint angles."""
-    session = recording.session
     for i, s in enumerate(session.streams):
         if s.modality is Modality.EMG and s.n_channels == CHANNELS and s.rate_hz == RATE_HZ:
             angles = [j for j, p in enumerate(session.streams) if p.modality is Modality.POSE and p.channels == JOINTS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import logging
 import shutil
@@ -136,19 +137,39 @@ def export(
         DataError: A session is damaged.
     """
     allowed(sessions, catalogue)
+    _check(sessions, format)
     for sealed in sessions:
         sealed.verify()
     _prepare(out)
     note(sessions, format.value, out)
     part = out / _PART
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         _write(sessions, part, format, title)
         for child in sorted(part.iterdir()):
             child.rename(out / child.name)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise OperatorError(
+            f"{out} cannot be written: {error.strerror or error}.",
+            reason=Reason.DISK_FULL if full else Reason.DENIED,
+            hint="Make room there, or give another folder." if full else "Give another folder.",
+        ) from error
     finally:
-        shutil.rmtree(part)
+        shutil.rmtree(part, ignore_errors=True)
     logger.info("exported %d sessions as %s", len(sessions), format.value)
+
+
+def _check(sessions: Sequence[SealedSession], format: ExportFormat) -> None:
+    """Refuse what does not fit a format while nothing is noted yet."""
+    if format is ExportFormat.BIDS:
+        from embridge_cloud.exchange import bids_export
+
+        bids_export.check(sessions)
+    elif format is ExportFormat.EMG2POSE:
+        from embridge_cloud.exchange import emg2pose
+
+        emg2pose.check(sessions)
 
 
 def _prepare(out: Path) -> None:
