@@ -18,6 +18,9 @@ from embridge_shared.errors import DataError, Reason
 from embridge_shared.wearer.levels import Wide, shrunk
 
 LEAST_WINDOWS = 8
+"""Windows below which nothing is said of how a band sits."""
+WORTH_NATS = 0.5
+"""Gain above which a turn is worth undoing: below it, what is found may be how the gestures were mixed."""
 _STEP = 0.125
 _ROUND = 0.1
 _NOISE = 0.02

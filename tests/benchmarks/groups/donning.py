@@ -1,0 +1,128 @@
+"""Putting a band on again: accuracy on later days, as worn and turned by hand, before and after unlabelled calibration.
+
+`longterm_suguru`: two wearers, ten days, 22 motions, eight electrodes. A shrinkage discriminant of one day decides on
+every later one; the calibration sees sixteen trials of the later day and none of their labels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.framework import Row
+from embridge_cloud.learn.evaluate import shrinkage_lda
+from embridge_shared.preprocess import FrontEnd, FrontEndConfig
+from embridge_shared.signal import Modality, SampleType, StreamSpec
+from embridge_shared.wearer.donning import WORTH_NATS, activity, find_turn, turn
+from embridge_shared.wearer.levels import levels
+
+GROUP = "donning"
+RATE_HZ = 200.0
+TRIALS = 16
+TURNS = (0, 1, -1, 2, -2)
+RING = tuple(range(8))
+FRONT_END = FrontEndConfig(mode="envelope", rate_hz=100.0, lowpass_hz=None, notch_hz=())
+
+
+@dataclass(frozen=True)
+class Day:
+    """One donning: scaled features of each trial (N, T, C) and its motion (N,)."""
+
+    trials: NDArray[np.float32]
+    motion: NDArray[np.int64]
+
+
+def rows() -> list[Row]:
+    """Rows: mean over pairs of days; the spread is over wearers."""
+    folder = Path(os.environ.get("EMBRIDGE_TEST_DATA", "../shared/data")) / "longterm_suguru"
+    found = {
+        path.stem: list(compare(read(path), np.random.default_rng(0))) for path in sorted(folder.glob("*.parquet"))
+    }
+    return list(told(found))
+
+
+def read(path: Path) -> list[Day]:
+    """Days of one wearer, in order, through the product's front end."""
+    table = pl.read_parquet(path)
+    names = [c for c in table.columns if c.startswith("emg_")]
+    spec = StreamSpec(
+        name="emg",
+        modality=Modality.EMG,
+        channels=tuple(names),
+        rate_hz=RATE_HZ,
+        dtype=SampleType.FLOAT32,
+        unit="a.u.",
+        calibrated=False,
+        device="longterm",
+    )
+    motions = sorted(table["gesture"].unique())
+    days: dict[int, tuple[list[NDArray[np.float32]], list[int]]] = {}
+    for key, trial in table.partition_by(["session", "gesture", "rep"], maintain_order=True, as_dict=True).items():
+        features = FrontEnd(FRONT_END, spec).feed(trial.select(names).to_numpy().astype(np.float32)).values
+        trials, labels = days.setdefault(int(key[0]), ([], []))
+        trials.append(features[len(features) // 8 :])  # filters settle
+        labels.append(motions.index(key[1]))
+    return [Day(np.stack(trials), np.array(labels)) for _, (trials, labels) in sorted(days.items())]
+
+
+def compare(days: list[Day], rng: np.random.Generator) -> Iterator[tuple[int, float, float, float]]:
+    """Of every pair of days and every turn: electrodes turned, accuracy before, after, and error of the turn found."""
+    for first, then in enumerate(days[:-1]):
+        reference = activity(levels(then.trials))
+        for later in days[first + 1 :]:
+            few = rng.choice(len(later.trials), TRIALS, replace=False)
+            worn = find_turn(activity(levels(later.trials)), reference).electrodes
+            for turned in TURNS:
+                trials = np.roll(later.trials, turned, axis=2)
+                found = find_turn(activity(levels(trials[few])), reference)
+                back = found.electrodes if found.gain > WORTH_NATS else 0.0
+                before, after = (accuracy(then, t, later.motion) for t in (trials, turn(trials, back, RING)))
+                yield turned, before, after, abs(back + turned - worn)
+
+
+def accuracy(then: Day, trials: NDArray[np.float32], motion: NDArray[np.int64]) -> float:
+    """Share of trials whose motion one day's discriminant finds."""
+    scores = shrinkage_lda((points(then.trials), then.motion), points(trials), classes=int(then.motion.max()) + 1)
+    return float((scores.argmax(axis=1) == motion).mean())
+
+
+def points(trials: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Root levels in four parts of each trial, (N, 4 C)."""
+    level = np.sqrt(levels(trials))
+    return level.reshape(len(level), 4, 2, -1).mean(axis=2).reshape(len(level), -1).astype(np.float32)
+
+
+def told(found: dict[str, list[tuple[int, float, float, float]]]) -> Iterator[Row]:
+    """Rows by turn."""
+    for turned in sorted({abs(t) for t in TURNS}):
+        mine = {who: [r for r in results if abs(r[0]) == turned] for who, results in found.items()}
+        title = f"turned by {turned}" if turned else "as worn"
+        columns = (("before calibration", 1, "accuracy"), ("after calibration", 2, "accuracy"),
+                   ("error of the turn found", 3, "electrodes"))  # fmt: skip
+        for name, column, unit in columns:
+            each = [fmean(r[column] for r in results) for results in mine.values()]
+            n = sum(len(results) for results in mine.values())
+            yield Row(
+                group=GROUP,
+                name=f"{title}, {name}",
+                value=fmean(each),
+                unit=unit,
+                spread=(min(each), max(each)),
+                repeats=n,
+            )
+        worse = [r[2] < r[1] - 0.02 for results in mine.values() for r in results]
+        yield Row(
+            group=GROUP,
+            name=f"{title}, made worse by over .02",
+            value=fmean(worse),
+            unit="of pairs",
+            spread=(float(min(worse)), float(max(worse))),
+            repeats=len(worse),
+        )
