@@ -13,6 +13,7 @@ import msgspec
 
 from embridge_cloud.jobs import ProgressLine
 from embridge_cloud.learn.optim import Progress
+from embridge_cloud.offspring import die_with
 from embridge_cloud.realign import realign
 from embridge_cloud.recipe import Recipe
 from embridge_shared import logs
@@ -40,4 +41,6 @@ def main(store: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
+    # A cloud process that is killed must not leave a training behind that the next one knows nothing of.
+    die_with(os.getppid())
     sys.exit(main(*sys.argv[1:3]))

@@ -121,6 +121,7 @@ class Loop:
     settings: dict[str, str] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     url: str = ""
+    launch: dict[str, tuple[str | Path, ...]] = field(default_factory=dict)
     api: CloudApi | None = None
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -141,7 +142,11 @@ class Loop:
     def start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [EMBRIDGE, *arguments], stdout=log, stderr=log, cwd=self.folder, env=self.environment(**environment)
+                [*self.launch.get(name, (EMBRIDGE,)), *arguments],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=self.environment(**environment),
             )
         self.running[name] = process
         return process

@@ -173,7 +173,7 @@ class Site:
     def _spawn(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "logs" / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "embridge_shared.cli", *arguments],
+                [sys.executable, "-m", "embridge_cloud.demo.child", str(os.getpid()), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
