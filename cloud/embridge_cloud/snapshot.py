@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.optim import Progress, ProgressCallback
 from embridge_cloud.pairing import cut, pair, wearer_scale
 from embridge_cloud.recipe import Recipe
+from embridge_cloud.store.consent import Consents, Scope, read_consents
 from embridge_cloud.store.sealed import Catalogue, SealedSession
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.session import Purpose
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,15 @@ class Snapshot:
 
 
 def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallback) -> Snapshot:
-    """Pair and cut the sessions that training may use.
+    """Pair and cut the sessions that training may use; whose participant did not agree to it is left out, with a word.
 
     Raises:
         DataError: There is no paired window of a training participant.
     """
     # The order of arrival must not decide what is drawn: the same recordings give the same release.
+    consents = read_consents(catalogue.directory)
     usable = sorted(
-        (s for s in catalogue.sessions() if _usable(s, config)),
+        (s for s in catalogue.sessions() if _usable(s, config) and _permitted(s, consents)),
         key=lambda s: (s.session.participant.id, s.content_hash),
     )
     train_parts: list[Windows] = []
@@ -73,6 +78,13 @@ def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallba
         digest=digest,
         sessions=ids,
     )
+
+
+def _permitted(sealed: SealedSession, consents: Consents) -> bool:
+    why = consents.refusal(sealed.session, Scope.TRAIN)
+    if why:
+        logger.warning("session %s is left out: %s", sealed.id, why)
+    return not why
 
 
 def _usable(sealed: SealedSession, config: Recipe) -> bool:

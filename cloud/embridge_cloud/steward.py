@@ -24,7 +24,7 @@ from embridge_shared.wire import topics
 logger = logging.getLogger(__name__)
 
 _TICK_S = 2.0
-_ORDERS_S = 20.0
+_ORDERS_S = 5.0
 _LAKE_S = 30.0
 _HOUR_S = 3600.0
 

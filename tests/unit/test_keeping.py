@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from embridge_cloud import audit_cli, participant_cli, store_cli
+from embridge_cloud import audit_cli, participant_cli, snapshot, store_cli
 from embridge_cloud.datasets.store import StoreDataset
+from embridge_cloud.demo import worlds
 from embridge_cloud.keeper import Body, Keeper
 from embridge_cloud.store.audit import AuditLog
 from embridge_cloud.store.consent import Scope, shared_name
@@ -155,7 +156,7 @@ def test_views_answer_plain_duckdb_while_the_store_is_open(tmp_path, hot):
     assert view_name("EMG left/2") == "samples_emg_left_2"
 
 
-def test_training_leaves_out_who_did_not_agree_to_it(tmp_path, hot, caplog):
+def test_training_leaves_out_who_did_not_agree_to_it(tmp_path, hot, caplog, monkeypatch):
     seal(hot, tmp_path, session(1, "agreed"), session(2, "not"))
     keeper = Keeper(hot, configured(tmp_path), At(0))
     keeper.people.add("agreed", version="v1", scopes=[Scope.TRAIN], actor="cli:me", wall_ns=T0)
@@ -163,6 +164,14 @@ def test_training_leaves_out_who_did_not_agree_to_it(tmp_path, hot, caplog):
     found = StoreDataset(tmp_path / "cloud")
     assert found.participants() == ("agreed",)
     assert "not to train" in caplog.text
+    # Training pairs nothing of who did not agree.
+    recipe, asked = worlds.synthetic().recipe, []
+    monkeypatch.setattr(
+        snapshot, "pair", lambda sealed, *_, **__: asked.append(sealed.session.participant.id) or stop()
+    )
+    with pytest.raises(InterruptedError):
+        snapshot.take_snapshot(Catalogue(tmp_path / "cloud" / "sealed"), recipe, lambda _: None)
+    assert asked == ["agreed"]
     keeper.people.withdraw("agreed", actor="cli:me", wall_ns=T0 + 1)
     with pytest.raises(DataError) as caught:
         StoreDataset(tmp_path / "cloud")
