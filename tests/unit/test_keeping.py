@@ -166,9 +166,12 @@ def test_training_leaves_out_who_did_not_agree_to_it(tmp_path, hot, caplog, monk
     assert "not to train" in caplog.text
     # Training pairs nothing of who did not agree.
     recipe, asked = worlds.synthetic().recipe, []
-    monkeypatch.setattr(
-        snapshot, "pair", lambda sealed, *_, **__: asked.append(sealed.session.participant.id) or stop()
-    )
+
+    def pair(sealed, *_, **__):
+        asked.append(sealed.session.participant.id)
+        raise InterruptedError
+
+    monkeypatch.setattr(snapshot, "pair", pair)
     with pytest.raises(InterruptedError):
         snapshot.take_snapshot(Catalogue(tmp_path / "cloud" / "sealed"), recipe, lambda _: None)
     assert asked == ["agreed"]
