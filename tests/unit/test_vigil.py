@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from embridge_edge import plan as plans
+from embridge_edge.agent import Agent
 from embridge_edge.courier import Courier
 from embridge_edge.source import Packet, Source
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take
 from embridge_edge.vigil import RECOVERING, RECOVERY_S, Vigil
+from embridge_shared import settings
 from embridge_shared.errors import OperatorError
 from embridge_shared.signal import Modality, SampleType, StreamSpec
 from embridge_shared.wire.messages import BandState
@@ -210,3 +215,63 @@ async def test_one_silent_band_of_two_is_a_fault_and_a_silent_glove_is_none(tmp_
         vigil._answered_ns = clock.now_ns
         assert "kept for 10 s" in vigil.fault()
     await courier.close()
+
+
+class Hurried:
+    """The system's clock, thirty times as fast."""
+
+    def __init__(self) -> None:
+        self._began_ns = time.monotonic_ns()
+
+    def wall_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic_ns(self) -> int:
+        return self._began_ns + 30 * (time.monotonic_ns() - self._began_ns)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 30)
+
+
+class Stalling(Band):
+    """A band that sends for a while and then says nothing, though it is connected."""
+
+    def __init__(self, clock: Hurried) -> None:
+        super().__init__("streaming")
+        self._clock = clock
+        self.silent = asyncio.Event()
+        self.resumed = asyncio.Event()
+
+    async def packets(self) -> AsyncIterator[Packet]:
+        for i in range(10_000):
+            if i == 200:
+                self.silent.set()
+                await self.resumed.wait()
+            await self._clock.sleep(0.1)
+            yield Packet(10 * i, np.full((10, 1), i, np.int16), self._clock.monotonic_ns())
+
+
+async def test_a_stalled_band_starves_an_agent_whose_loop_turns(tmp_path, monkeypatch, free_port):
+    clock, heard = Hurried(), Heard()
+    band = Stalling(clock)
+    monkeypatch.setattr("embridge_edge.agent.open_take", lambda *_, **__: take(band))
+    config = settings.load(edge={"state_dir": tmp_path, "reserve_bytes": 0}, mqtt={"port": free_port})
+    source = plans.SyntheticSource(wearer=1, performance=1, gestures=("fist",))
+    plan = plans.Plan(session=(plans.SessionPlan(name="one", participant="p1", source=source),))
+    agent = Agent(config, clock, plan, notifier=heard)
+    running = asyncio.create_task(agent.run())
+    await until(lambda: band.silent.is_set() or running.done())
+    assert not running.done(), running.exception()
+    assert "fed" in heard.said
+    await until(lambda: any("no sample of emg" in s for s in heard.said))
+    fed = heard.said.count("fed")
+    await clock.sleep(20)
+    assert heard.said.count("fed") == fed
+    band.phase = "reconnecting"
+    await until(lambda: heard.said.count("fed") > fed)
+    band.phase = "streaming"
+    band.resumed.set()
+    await until(lambda: "recording session" in heard.said[-1])
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert heard.said[-1] == "stopping"

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 GROUP: Final = "embridge.checks"
 """Entry points of this group are sequences of `Check`."""
-DEADLINE_S: Final = 8.0
+DEADLINE_S: Final = 7.0
 
 
 @dataclass(slots=True)
