@@ -481,6 +481,10 @@ async def test_the_document_says_who_may_and_what_comes_back(tmp_path):
             assert ("security" in operation) == (needed is not None)
             assert operation["summary"]
             assert operation["description"]
+    page = (DOCS / "api.md").read_text()
+    for route in routes_of(found.app):
+        word = re.sub(r"{\w+}", "", route.path).rstrip("/").rpartition("/")[2]
+        assert word in page, f"{route.path} is not in docs/api.md"
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     assert document["components"]["schemas"]["Session"]["properties"]["missing"]["description"]
 

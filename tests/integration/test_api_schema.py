@@ -22,6 +22,7 @@ LEFT_OUT = "ignored_auth,positive_data_acceptance"
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(900)
 async def test_nothing_the_document_allows_breaks_the_process(tmp_path):
     recording = record(session_of(emg_spec(8, 500.0), pose_spec()), 3, n_chunks=2)
     async with office(tmp_path, http_rate=1e6) as found:
@@ -41,7 +42,7 @@ async def test_nothing_the_document_allows_breaks_the_process(tmp_path):
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            timeout=280,
+            timeout=840,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
