@@ -16,7 +16,7 @@ from embridge_shared.errors import EmbridgeError
 
 logger = logging.getLogger(__name__)
 
-_EVERY_S: Final = 0.5
+_EVERY_S: Final = 1.0
 _QUARANTINE_SHOWN = 100
 
 
