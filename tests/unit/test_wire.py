@@ -54,6 +54,31 @@ def test_a_flag_of_a_later_version_changes_nothing() -> None:
     assert (back.gap_before, back.gap_inferred) == (2, False)
 
 
+def verdict(read, payload: bytes):
+    """What reading says of a payload: where it stands, or why it is refused."""
+    try:
+        found = read(payload)
+    except DataError as error:
+        return error.reason
+    return found.session, found.stream, found.first, found.n, found.t0_ns, found.gap_before, found.gap_inferred
+
+
+@given(
+    st.sampled_from([codec.RAW, codec.DELTA_ZSTD]),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_checking_says_what_decoding_says(how, changes, cut, mended) -> None:
+    payload = bytearray(codec.encode(chunk_of(np.arange(60, dtype=np.int16).reshape(20, 3)), how))
+    for at, value in changes:
+        payload[at % len(payload)] = value
+    del payload[len(payload) - cut :]
+    if mended and len(payload) >= 64:
+        payload[60:64] = zlib.crc32(payload[64:], zlib.crc32(payload[:60])).to_bytes(4, "little")
+    assert verdict(codec.check, bytes(payload)) == verdict(codec.decode, bytes(payload))
+
+
 @given(st.binary(max_size=300))
 def test_foreign_bytes_are_refused_as_such(payload: bytes) -> None:
     with pytest.raises(DataError):
