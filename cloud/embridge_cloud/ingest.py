@@ -276,7 +276,8 @@ class Ingester:
             if not last and not (more and self._sifted.empty()):
                 batch = await self._sifted.get()
                 last = batch is None
-            more = await self._round(*(batch or ([], Sifted())))
+            async with self._round_turn:
+                more = await self._round(*(batch or ([], Sifted())))
         self._drained.set()
 
     def _collect(self) -> list[Delivery]:
