@@ -147,7 +147,7 @@ def forget(
     state_dir: Annotated[Path | None, typer.Option(help="State directory of the agent, which must not run.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Erase a participant from this edge: spool, calibrations and digests.
+    """Erase a participant from this edge: spool, calibrations, digests and what they enrolled.
 
     An edge with a root of trust does so by itself when the cloud's `embridge participant erase` tells it to.
     """

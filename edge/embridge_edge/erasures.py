@@ -17,6 +17,7 @@ from tuf.api.metadata import Metadata, Root
 
 from embridge_edge.courier import Courier
 from embridge_edge.decode.calibration import FOLDER as CALIBRATIONS
+from embridge_edge.enrol.store import forget
 from embridge_edge.spool import Spool
 from embridge_edge.update.slots import FOLDER as UPDATES
 from embridge_shared.clock import Clock
@@ -135,7 +136,7 @@ def erase(spool: Spool, state_dir: Path, means: Callable[[str], bool]) -> int:
     ]
     for path in files:
         path.unlink()
-    return len(sessions) + len(files)
+    return len(sessions) + len(files) + forget(state_dir, meant)
 
 
 def verify(signed: SignedOrder, root: bytes, state_dir: Path) -> ErasureOrder:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from embridge_shared.enrolment import Entry
 from embridge_shared.quality.grades import Grade, Metric
 from embridge_shared.signal import StreamSpec
 
@@ -28,6 +29,7 @@ class Purpose(StrEnum):
     TRAINING = "training"
     CALIBRATION = "calibration"
     EVALUATION = "evaluation"
+    ENROLMENT = "enrolment"
 
 
 class RepetitionStatus(StrEnum):
@@ -240,6 +242,12 @@ class QualitySeen(_Record, frozen=True, kw_only=True, tag="quality"):
     findings: tuple[QualityFinding, ...] = ()
 
 
+class GesturesChanged(_Record, frozen=True, kw_only=True, tag="gestures"):
+    """The participant's own gestures changed: an entry of their journal (`embridge_shared.enrolment`)."""
+
+    entry: Entry
+
+
 INCOMPLETE = "incomplete: "
 """How the reason of a session begins that was ended without all of it, by an operator; no edge may say so."""
 
@@ -258,4 +266,14 @@ class SessionClosed(_Record, frozen=True, kw_only=True, tag="session_closed"):
     reason: str = "complete"
 
 
-Event = SessionOpened | CueShown | Repetition | Marker | ClockRead | BandChanged | QualitySeen | SessionClosed
+Event = (
+    SessionOpened
+    | CueShown
+    | Repetition
+    | Marker
+    | ClockRead
+    | BandChanged
+    | QualitySeen
+    | GesturesChanged
+    | SessionClosed
+)

@@ -24,11 +24,12 @@ class KnownGesture:
 
     Attributes:
         label: Its name.
-        posture: Joint angles, (J,), rad, as the prior's; what it is recognised by before anybody performs it.
+        posture: Joint angles, (J,), rad, as the prior's; what it is recognised by before anybody performs it. None
+            where nobody said what the hand does: it may lie anywhere until it is performed.
     """
 
     label: str
-    posture: NDArray[np.floating]
+    posture: NDArray[np.floating] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,7 @@ class WearerModel:
         self, prior: WearerPrior, gestures: Sequence[KnownGesture], repetitions: Sequence[Repetition] = ()
     ) -> None:
         self.prior = prior
+        self.gestures = tuple(gestures)
         self.labels = tuple(g.label for g in gestures)
         if not gestures or len(set(self.labels)) < len(self.labels):
             raise DataError("a wearer's gestures are none, or one is there twice")
@@ -97,16 +99,30 @@ class WearerModel:
         """Which gestures training participants performed, (G,)."""
         return np.array([g.label in self.prior.performed for g in gestures])
 
-    def _learnt(self, gestures: Sequence[KnownGesture], repetitions: Sequence[Repetition]) -> tuple[Wide, Wide, Wide]:
-        """Mean and its variance, (G, F), and how much of each gesture's mean its own repetitions decide, (G,)."""
+    def _before(self, gestures: Sequence[KnownGesture]) -> tuple[Wide, Wide]:
+        """Mean (G, F) and covariance over gestures (F, G, G) before anything is performed."""
         prior = self.prior
-        postures = np.stack([np.asarray(g.posture, np.float64) for g in gestures])
+        posed = np.array([g.posture is not None for g in gestures])
+        postures = np.stack([prior.joint[0] if g.posture is None else np.asarray(g.posture) for g in gestures])
         mean = prior.predict(postures)
         for i in np.flatnonzero(self._known):
             mean[i] = prior.means[prior.performed.index(self.labels[i])]
         alike = prior.kernel(bends(postures, prior.joint))
         missed = np.diag(~self._known).astype(np.float64)
         cov = prior.people[:, None, None] * alike + prior.unseen[:, None, None] * missed
+        lost = np.flatnonzero(~posed & ~self._known)
+        if len(lost):
+            # anywhere among the gestures there are, and tied to them by what a person has in all of them only
+            mean[lost] = prior.means.mean(axis=0)
+            own = cov[:, lost, lost] + prior.means.var(axis=0)[:, None]
+            cov[:, lost, :] = cov[:, :, lost] = (prior.people * prior.kernel.shared)[:, None, None]
+            cov[:, lost, lost] = own
+        return mean, cov
+
+    def _learnt(self, gestures: Sequence[KnownGesture], repetitions: Sequence[Repetition]) -> tuple[Wide, Wide, Wide]:
+        """Mean and its variance, (G, F), and how much of each gesture's mean its own repetitions decide, (G,)."""
+        prior = self.prior
+        mean, cov = self._before(gestures)
         own = {label: [r.points.mean(axis=0) for r in repetitions if r.label == label] for label in self.labels}
         at = [i for i, label in enumerate(self.labels) if own[label]]
         if not at:
