@@ -22,12 +22,12 @@ if [ ! -f .env ]; then
 fi
 
 if [ ! -f site/site.json ]; then
-    # The broker's name on the compose network is one of its names too: the cloud process uses it.
+    # On the compose network the broker is `broker`, and the cloud is `cloud`, to itself 127.0.0.1.
     set -- "$@" broker
     hosts=""
     for host in "$@"; do hosts="$hosts --broker-host $host"; done
     # shellcheck disable=SC2086  # host names have no blanks
-    "$embridge" site init site $hosts --cloud-host "$1" --cloud-host cloud --bind 0.0.0.0 \
+    "$embridge" site init site $hosts --cloud-host "$1" --cloud-host cloud --cloud-host 127.0.0.1 --bind 0.0.0.0 \
         --broker-folder /mosquitto/site --cloud-folder /etc/embridge
 fi
 

@@ -51,6 +51,8 @@ def test_a_running_cloud_has_what_is_asked_for(tmp_path: Path) -> None:
         port = str(json.loads(ready.read_text())["mqtt_port"])
         environment |= {"EMBRIDGE_CLOUD__STATE_DIR": str(state), "EMBRIDGE_MQTT__PORT": port}
         environment |= {"EMBRIDGE_CLOUD__EMBEDDED_BROKER": "true"}
+        probe = [sys.executable, ROOT / "deploy/images/healthcheck.py", "cloud"]
+        assert subprocess.run(probe, env=environment).returncode == 0
         doctor = [EMBRIDGE, "doctor", "--cloud", "--json"]
         done = subprocess.run(doctor, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stdout
