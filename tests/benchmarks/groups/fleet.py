@@ -23,9 +23,9 @@ from support.shards import Ingesters
 
 GROUP = "fleet"
 REPEATS = 3
-EDGES, SECONDS = 120, 15.0
+EDGES, SECONDS = 300, 16.0
 OUTAGE_EDGES, OUTAGE_S = 50, 30.0
-_LOOK_S = 0.25
+_LOOK_S = 1.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
