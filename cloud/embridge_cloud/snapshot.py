@@ -81,7 +81,7 @@ def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallba
 
 
 def _permitted(sealed: SealedSession, consents: Consents) -> bool:
-    why = consents.refusal(sealed.session, Scope.TRAIN)
+    why = consents.refusal(sealed.session, Scope.TRAIN, named=False)
     if why:
         logger.warning("session %s is left out: %s", sealed.id, why)
     return not why

@@ -163,7 +163,7 @@ def test_training_leaves_out_who_did_not_agree_to_it(tmp_path, hot, caplog, monk
     keeper.people.add("not", version="v1", scopes=[Scope.COLLECT], actor="cli:me", wall_ns=T0)
     found = StoreDataset(tmp_path / "cloud")
     assert found.participants() == ("agreed",)
-    assert "not to train" in caplog.text
+    assert "its participant agreed to collect (version v1), not to train" in caplog.text
     # Training pairs nothing of who did not agree.
     recipe, asked = worlds.synthetic().recipe, []
 

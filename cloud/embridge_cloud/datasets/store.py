@@ -57,7 +57,7 @@ class StoreDataset:
         self.root = root
         found = [s for s in catalogue(root).sessions() if emg_stream(s) is not None]
         consents = read_consents(catalogue(root).directory)
-        refused = {s.id: why for s in found if (why := consents.refusal(s.session, Scope.TRAIN))}
+        refused = {s.id: why for s in found if (why := consents.refusal(s.session, Scope.TRAIN, named=False))}
         for session, why in refused.items():
             logger.warning("session %s is left out: %s", session, why)
         self.sessions = tuple(s for s in found if s.id not in refused)

@@ -52,19 +52,25 @@ class Consents:
         self._given = dict(given)
         self.required = required
 
-    def refusal(self, session: Session, scope: Scope) -> str:
-        """Why a session must not be used for `scope`; empty when it may."""
+    def refusal(self, session: Session, scope: Scope, *, named: bool = True) -> str:
+        """Why a session must not be used for `scope`; empty when it may.
+
+        Args:
+            session: The session.
+            scope: What it is wanted for.
+            named: Say whose it is; a log, which outlives an erasure, must not.
+        """
         if session.source.startswith("synthetic:"):
             return ""
+        who = f"participant {session.participant.id!r}" if named else "its participant"
         consent = self._given.get(session.participant.id)
         if consent is None:
-            return f"no consent of participant {session.participant.id!r} is on record" if self.required else ""
+            return f"no consent of {who} is on record" if self.required else ""
         if scope in consent.scopes:
             return ""
         if not consent.scopes:
-            return f"participant {session.participant.id!r} has withdrawn"
-        given = ", ".join(consent.scopes)
-        return f"participant {session.participant.id!r} agreed to {given} (version {consent.version}), not to {scope}"
+            return f"{who} has withdrawn"
+        return f"{who} agreed to {', '.join(consent.scopes)} (version {consent.version}), not to {scope}"
 
     def check(self, session: Session, scope: Scope) -> None:
         """Raise unless a session may be used for `scope`.
