@@ -36,7 +36,7 @@ from embridge_shared.wire import codec, topics
 from support.sessions import T0
 
 GROUP = "ingest"
-CHUNKS, REPEATS = 6400, 3
+CHUNKS, REPEATS = 20_000, 2
 CORE_CHUNKS = 2100
 BACKLOG = 10_000
 EDGES, HOUR_CHUNKS = 50, 50 * 3600 * 2
