@@ -68,7 +68,7 @@ def restore(
     state_dir: Annotated[Path | None, typer.Option(help="Where to; cloud.state_dir by default.")] = None,
 ) -> None:
     """Put a backup into an empty state folder; nothing is overwritten."""
-    from embridge_cloud.store.backup import restore as put_back
+    from embridge_cloud.store.restore import restore as put_back
     from embridge_shared.settings import load
 
     target = state_dir or load().cloud.state_dir

@@ -9,9 +9,11 @@ import pytest
 from embridge_cloud.intake import Intake
 from embridge_cloud.parcels import Incoming
 from embridge_cloud.store import backup
+from embridge_cloud.store import restore as restoring
 from embridge_cloud.store.audit import AuditLog
-from embridge_cloud.store.backup import HEAD, back_up, list_backups, restore, verify_backup
+from embridge_cloud.store.backup import HEAD, back_up, list_backups, verify_backup
 from embridge_cloud.store.hot import HotStore
+from embridge_cloud.store.restore import restore
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.store.sealing import Sealer
 from embridge_shared.errors import DataError, OperatorError, Reason
@@ -131,7 +133,7 @@ def test_a_restore_that_was_broken_off_starts_over(state, tmp_path, monkeypatch)
         recordings = filled(store, state, [1])
         made = back_up(store, state, tmp_path / "backups", wall_ns=lambda: T0)
     elsewhere = tmp_path / "elsewhere"
-    settle = backup._settle
+    settle = restoring._settle
 
     def die(source: Path, target: Path) -> None:
         if target.name == "hot":
@@ -139,7 +141,7 @@ def test_a_restore_that_was_broken_off_starts_over(state, tmp_path, monkeypatch)
         settle(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "_settle", die)
+        patch.setattr(restoring, "_settle", die)
         with pytest.raises(KeyboardInterrupt):
             restore(made.path, elsewhere)
     restore(made.path, elsewhere)
