@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from embridge_edge.forearm import CONTROL_HZ, EMG_RATE_HZ, UV_PER_COUNT, Donning, Forearm, Link, Performance
+from embridge_edge.forearm import CONTROL_HZ, EMG_RATE_HZ, UV_PER_COUNT, Donning, Forearm, Link, Performer
 from embridge_edge.forearm.electrodes import N_ELECTRODES
 from embridge_edge.forearm.source import Delivery, SimulatedSource
 from embridge_edge.source import Band
@@ -38,7 +38,7 @@ class SyntheticBand(SimulatedSource, Band):
 
     def __init__(
         self,
-        performance: Performance,
+        performance: Performer,
         *,
         donning: Donning | None = None,
         link: Link | None = None,

@@ -10,7 +10,8 @@ from embridge_edge.forearm.anatomy import MUSCLES, Muscle
 from embridge_edge.forearm.electrodes import Donning, ElectrodeFault, FaultKind, lead_field
 from embridge_edge.forearm.emg import CONTROL_HZ, EMG_RATE_HZ, UV_PER_COUNT, Forearm
 from embridge_edge.forearm.link import Link
-from embridge_edge.forearm.performance import Performance, Prompt, Timing
+from embridge_edge.forearm.performance import Performance, Performer, Prompt, Timing
+from embridge_edge.forearm.prompted import Manner, PromptedPerformance
 from embridge_edge.forearm.wearer import Population, Wearer
 
 __all__ = [
@@ -23,10 +24,13 @@ __all__ = [
     "FaultKind",
     "Forearm",
     "Link",
+    "Manner",
     "Muscle",
     "Performance",
+    "Performer",
     "Population",
     "Prompt",
+    "PromptedPerformance",
     "Timing",
     "Wearer",
     "lead_field",

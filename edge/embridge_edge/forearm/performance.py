@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,10 +69,29 @@ class Prompt:
     end_s: float
 
 
-def _minimum_jerk(u: NDArray[np.float64]) -> NDArray[np.float64]:
+def minimum_jerk(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Course of a movement from 0 to 1 over u in 0..1."""
     u = np.clip(u, 0.0, 1.0)
     course: NDArray[np.float64] = u**3 * (10.0 - 15.0 * u + 6.0 * u**2)
     return course
+
+
+class Performer(Protocol):
+    """Whoever moves a simulated hand."""
+
+    @property
+    def wearer(self) -> Wearer:
+        """Whose hand."""
+        ...
+
+    @property
+    def duration_s(self) -> float:
+        """Until the last movement has settled, s."""
+        ...
+
+    def angles(self, t_s: ArrayLike) -> NDArray[np.float64]:
+        """Posture at moments since the start, (n,), s: (n, 20), rad."""
+        ...
 
 
 class Performance:
@@ -157,8 +177,8 @@ class Performance:
         # A joint may start a little before or after the hand's onset, never in another repetition.
         at = np.clip(np.searchsorted(onset - 0.1, t, side="right") - 1, 0, len(self.prompts) - 1)
         late = t[:, None] - self._stagger_s[at]
-        into = _minimum_jerk((late - onset[at, None]) / (held - onset)[at, None])
-        back = _minimum_jerk((late - release[at, None]) / (end - release)[at, None])
+        into = minimum_jerk((late - onset[at, None]) / (held - onset)[at, None])
+        back = minimum_jerk((late - release[at, None]) / (end - release)[at, None])
         hz, phase, amplitude = self._waves
         wander = np.zeros((len(t), N_JOINTS))
         for wave in range(len(hz)):

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from embridge_edge.forearm.link import Blocks, Link, deliver
-from embridge_edge.forearm.performance import Performance
+from embridge_edge.forearm.performance import Performer
 from embridge_edge.pacing import Pacer
 from embridge_edge.source import Packet, Source
 from embridge_shared.clock import Clock
@@ -44,7 +44,7 @@ class SimulatedSource(Source):
         delivery: How.
     """
 
-    def __init__(self, performance: Performance, spec: StreamSpec, delivery: Delivery) -> None:
+    def __init__(self, performance: Performer, spec: StreamSpec, delivery: Delivery) -> None:
         self._performance = performance
         self._spec = spec
         self._delivery = delivery
