@@ -35,12 +35,14 @@ from embridge_shared import gestures as vocabulary
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError, DataError, LeakageError
 from embridge_shared.manifest import lineage_code
+from embridge_shared.performance import Performances, measure
 from embridge_shared.preprocess import PoseConfig
 from embridge_shared.release import (
     CARD,
     ENCODER,
     ENCODER_INT8,
     GOLDEN,
+    PERFORMANCE,
     POSE,
     PROTOTYPES,
     SUFFIX,
@@ -58,7 +60,6 @@ from embridge_shared.scoring import PrototypeScorer
 logger = logging.getLogger(__name__)
 
 _GOLDEN_WINDOWS = 8
-_TEMPLATE_CLIPS = 120
 _SAMPLE = 256
 
 
@@ -161,6 +162,7 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         GOLDEN: pack_golden(_golden(exported, index.scorer(config.k), sample, rng)),
         CARD: model_card(manifest).encode(),
         POSE: export_pose(head, _sample_of(_gallery(snapshot, config).pose, rng)),
+        PERFORMANCE: _performances(snapshot, config).pack(),
         **_wearer(snapshot, config, index.gestures),
     }
     path = out / f"{manifest.release}{SUFFIX}"
@@ -238,18 +240,30 @@ def _gallery(snapshot: Snapshot, config: Recipe) -> Windows:
     """Poses of every gesture: recorded ones of the seen, recorded or drawn ones of the unseen."""
     parts = [snapshot.train.without_emg()]
     if config.unseen_from == "templates":
-        parts += [_template_windows(config, name) for name in config.unseen]
+        performances = _performances(snapshot, config)
+        parts += [_template_windows(performances, name) for name in config.unseen]
     elif snapshot.unseen_poses is not None:
         parts.append(snapshot.unseen_poses)
     return concatenate(parts)
 
 
-def _template_windows(config: Recipe, name: str) -> Windows:
+def _performances(snapshot: Snapshot, config: Recipe) -> Performances:
+    """How the training participants perform gestures: what clips of one that nobody performed are drawn from."""
+    train = snapshot.train
+    assert train.pose is not None
+    return measure(
+        train.pose,
+        np.stack([train.participant, train.label, train.repetition]),
+        rate_hz=config.learn.pose.rate_hz,
+        prototypes=config.prototypes,
+        seed=config.seed,
+    )
+
+
+def _template_windows(performances: Performances, name: str) -> Windows:
     """Clips of a gesture made from its template alone: the way in, and the shape held."""
     (gesture,) = vocabulary.find([name])
-    pose = config.learn.pose
-    rng = np.random.default_rng([config.seed, *name.encode()])
-    clips = vocabulary.pose_clips(gesture, _TEMPLATE_CLIPS, rate_hz=pose.rate_hz, seconds=pose.window_s, rng=rng)
+    clips = performances.clips(name, gesture.pose)
     n = len(clips)
     zeros = np.zeros(n, np.int64)
     return Windows(
@@ -259,7 +273,7 @@ def _template_windows(config: Recipe, name: str) -> Windows:
         participant=zeros,
         session=zeros,
         repetition=np.arange(n),
-        start_s=np.arange(n, dtype=np.float64) * pose.window_s,
+        start_s=np.arange(n, dtype=np.float64) * performances.frames / performances.rate_hz,
         gestures=(name,),
         participants=("template",),
         sessions=(f"template:{name}",),

@@ -167,10 +167,10 @@ def _smooth_step(u: NDArray[np.float64]) -> NDArray[np.float64]:
     return course
 
 
-def _wander(rng: np.random.Generator, n: int, t_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slow unit-variance movement of every joint, (n, frames, 20)."""
-    hz = rng.uniform(0.2, 1.5, (n, 1, N_JOINTS))
-    phase = rng.uniform(0.0, 2.0 * np.pi, (n, 1, N_JOINTS))
+def _wander(rng: np.random.Generator, shape: tuple[int, ...], t_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slow unit-variance movement of every joint, (n, frames, J)."""
+    hz = rng.uniform(0.2, 1.5, (shape[0], 1, shape[2]))
+    phase = rng.uniform(0.0, 2.0 * np.pi, hz.shape)
     wave: NDArray[np.float64] = np.sqrt(2.0) * np.sin(2.0 * np.pi * hz * t_s[None, :, None] + phase)
     return wave
 
@@ -210,16 +210,45 @@ def pose_clips(
             f"cannot make {n} clips of {seconds} s at {rate_hz} Hz with jitter {jitter_deg}° and warp {warp}",
             hint="Ask for one clip or more, two frames or more, jitter from 0, warp from 0 to below 1.",
         )
-    t_s = np.arange(frames) / rate_hz
+    sd_rad = np.deg2rad(jitter_deg) / 2.0
+    target = gesture.pose + rng.normal(0.0, sd_rad, (n, N_JOINTS))
+    start = REST + rng.normal(0.0, sd_rad / 2.0, (n, N_JOINTS))
+    clips = move_into(start, target, rate_hz=rate_hz, frames=frames, drift_rad=sd_rad / 6.0, rng=rng, warp=warp)
+    return clamp(clips).astype(np.float32)
+
+
+def move_into(
+    start: NDArray[np.float64],
+    target: NDArray[np.float64],
+    *,
+    rate_hz: float,
+    frames: int,
+    drift_rad: float,
+    rng: np.random.Generator,
+    warp: float = 0.2,
+) -> NDArray[np.float64]:
+    """Movements from postures into others, then holding these, each at its own pace and with a slow drift.
+
+    Args:
+        start: Where each begins, (n, J), rad.
+        target: Where each goes, (n, J), rad.
+        rate_hz: Frames a second.
+        frames: Of a movement.
+        drift_rad: Deviation of the drift of each joint, rad.
+        rng: Source of every difference.
+        warp: Relative spread of onset and speed, 0 to below 1.
+
+    Returns:
+        (n, frames, J), rad.
+    """
+    t_s, seconds, n = np.arange(frames) / rate_hz, frames / rate_hz, len(start)
     pace = 1.0 + warp * rng.uniform(-1.0, 1.0, (n, 1))
     onset_s = seconds * 0.05 * (1.0 + warp * rng.uniform(-1.0, 1.0, (n, 1)))
     move_s = min(0.35, 0.25 * seconds)
     progress = _smooth_step((t_s[None, :] - onset_s) / (move_s * pace))[..., None]
-    sd_rad = np.deg2rad(jitter_deg) / 2.0
-    target = gesture.pose + rng.normal(0.0, sd_rad, (n, 1, N_JOINTS))
-    start = REST + rng.normal(0.0, sd_rad / 2.0, (n, 1, N_JOINTS))
-    clips = start + (target - start) * progress + sd_rad / 6.0 * _wander(rng, n, t_s)
-    return clamp(clips).astype(np.float32)
+    moved = start[:, None] + (target - start)[:, None] * progress
+    drifted: NDArray[np.float64] = moved + drift_rad * _wander(rng, moved.shape, t_s)
+    return drifted
 
 
 def similarity(gestures: Iterable[Gesture]) -> NDArray[np.float64]:

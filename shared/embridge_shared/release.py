@@ -11,6 +11,7 @@ A bundle (`.embridge`) is a canonical archive (`embridge_shared.archive`) of
     wearer.prior       what training participants say of a new wearer, where there is one (`embridge_shared.wearer`)
     pose.onnx          postures float32 (B, Tp, J), rad -> L2-normalised (B, d), where gestures can be added by pose
     stream.onnx        the encoder a patch at a time, where it can run so
+    pose.performance   how people perform a posture: what clips of an added gesture are drawn from
 
 Its digest is the sha256 of the file. Nothing in it is ever unpickled.
 """
@@ -32,6 +33,7 @@ from embridge_shared import archive
 from embridge_shared.arrays import pack_array, unpack_array
 from embridge_shared.errors import EmbridgeError, ModelError, Reason
 from embridge_shared.manifest import SCHEMA, FileEntry, Gesture, Lineage, Manifest, Tolerances
+from embridge_shared.performance import Performances
 from embridge_shared.scoring import PrototypeScorer
 from embridge_shared.wearer import WearerPrior
 
@@ -45,8 +47,9 @@ CARD: Final = "card.md"
 WEARER: Final = "wearer.prior"
 POSE: Final = "pose.onnx"
 STREAM: Final = "stream.onnx"
+PERFORMANCE: Final = "pose.performance"
 FILES: Final = (ENCODER, ENCODER_INT8, PROTOTYPES, GOLDEN, CARD)
-OPTIONAL: Final = (WEARER, POSE, STREAM)
+OPTIONAL: Final = (WEARER, POSE, STREAM, PERFORMANCE)
 
 _NAME: Final = re.compile(r"[a-z0-9](-?[a-z0-9]){0,47}")
 _UNIT: Final = 1e-3  # a normalised row's norm may differ from 1 by so much
@@ -59,6 +62,7 @@ __all__ = [
     "GOLDEN",
     "MANIFEST",
     "OPTIONAL",
+    "PERFORMANCE",
     "POSE",
     "PROTOTYPES",
     "SCHEMA",
@@ -125,6 +129,22 @@ class Bundle:
         if prior.channels != self.manifest.channels or prior.gestures != tuple(g.label for g in self.manifest.gestures):
             raise _refused("its prior of wearers is of other gestures or channels", Reason.INCOMPATIBLE)
         return prior
+
+    def performances(self) -> Performances:
+        """How people perform a posture; usual values where the release says nothing.
+
+        Raises:
+            ModelError: MALFORMED.
+        """
+        m = self.manifest
+        if PERFORMANCE in self.files:
+            return Performances.unpack(self.files[PERFORMANCE])
+        return Performances.usual(
+            rate_hz=m.preprocess.front_end.rate_hz,
+            frames=m.window,
+            prototypes=max(g.prototypes for g in m.gestures),
+            seed=m.lineage.seed,
+        )
 
 
 def pack_golden(golden: Golden) -> bytes:

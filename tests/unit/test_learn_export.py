@@ -23,8 +23,9 @@ from embridge_cloud.learn.leakage import statistics_digest
 from embridge_cloud.learn.model import Bridge
 from embridge_cloud.learn.presets import quick
 from embridge_cloud.learn.trained import Lineage, Sanity, Trained, statistics_of
-from embridge_cloud.prototypes import PrototypeIndex, build_prototypes, medoids
+from embridge_cloud.prototypes import PrototypeIndex, build_prototypes
 from embridge_shared.errors import DataError, ModelError, Reason
+from embridge_shared.medoids import medoids
 from support.learn_world import paired
 
 
