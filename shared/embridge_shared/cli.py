@@ -8,6 +8,7 @@ stdout carries data, stderr speaks to people.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ from typer.core import TyperCommand, TyperGroup
 from embridge_shared.errors import ConfigError, EmbridgeError, ExitCode, OperatorError, Reason
 
 GROUP = "embridge.commands"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _COMPLETION = ("install_completion", "show_completion")  # of the root alone
 
@@ -154,6 +157,8 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILED)
     except OSError as error:
+        if error.errno in _FULL:
+            _fail(f"{error.filename or 'a disk'}: {error.strerror}. Make room and start again.", ExitCode.FAILED)
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}. Check the path and its permissions.", ExitCode.FAILED)

@@ -168,7 +168,7 @@ def test_a_cable_that_is_pulled_for_seventy_seconds(
     loop.launch["edge-1"] = ("ip", "netns", "exec", name, EMBRIDGE)
     loop.write_plan(session)
     loop.start_cloud()
-    loop.start_edge(EMBRIDGE_MQTT__HOST="10.213.7.1")
+    loop.start_edge(EMBRIDGE_MQTT__HOST="10.213.7.1", EMBRIDGE_MQTT__INSECURE="true")
     until(lambda: loop.committed() > 500, 30, "the first commits")
     before = loop.spooled()["recorded"]
     with row.struck(loop):

@@ -94,6 +94,7 @@ def test_doubled_and_reordered_messages_are_stored_once_in_order(loop: Loop, pro
     start(loop, proxies, session)
     finish(loop, row, session)
     row.runs = sum(proxy.doubled + proxy.overtaken for proxy in proxies)
+    row.write()
     assert all(proxy.doubled > 5 and proxy.overtaken > 5 for proxy in proxies)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from dataclasses import dataclass
@@ -48,10 +49,10 @@ class SmallDisk:
         try:
             size = os.fstat(descriptor).st_size
             while (room := self.free - leave) > 0:
-                os.posix_fallocate(descriptor, size, room)
-                size += room
-        except OSError:
-            pass
+                # Others write meanwhile: what was free a moment ago may be too much by now.
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(descriptor, size, room)
+                    size += room
         finally:
             os.close(descriptor)
 

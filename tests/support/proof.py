@@ -1,9 +1,13 @@
-"""The proof every fault ends in: what is sealed is what the sources gave, bit for bit, once."""
+"""The proof every fault ends in: what is sealed is what the sources gave, bit for bit, once.
+
+`python -m support.proof FILE` makes a table of the rows that EMBRIDGE_FAULTS_OUT has collected.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +18,7 @@ import numpy as np
 
 from embridge_cloud.store.ranges import RangeSet
 from embridge_cloud.store.sealed import SealedSession
+from embridge_shared.errors import EmbridgeError
 from support.loop import Expected, Loop, assert_recorded, until
 
 
@@ -78,7 +83,7 @@ class Row:
 def _committed(loop: Loop) -> int:
     try:
         return loop.committed()
-    except OSError:
+    except (OSError, EmbridgeError):
         return 1 << 62
 
 
@@ -87,3 +92,22 @@ def _runs(index: np.ndarray) -> Iterator[tuple[int, int]]:
     edges = [0, *cuts.tolist(), len(index)]
     for a, b in zip(edges[:-1], edges[1:], strict=True):  # noqa: RUF007
         yield int(index[a]), int(index[b - 1]) + 1
+
+
+def table(lines: list[str]) -> str:
+    """The fault matrix in Markdown; of a fault that was run again, the last run."""
+    rows = {row["fault"]: row for row in map(json.loads, lines)}
+    out = [
+        "| Fault | Struck | Samples | Lost | Twice | Altered | Recovery, s: median / worst |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in sorted(rows.items()):
+        took = row["recovery_s"]
+        recovery = f"{np.median(took):.1f} / {max(took):.1f}" if took else "–"
+        figures = (row["runs"], row["samples"], row["lost"], row["twice"], row["altered"])
+        out.append(f"| {name} | {' | '.join(f'{x:,}'.replace(',', ' ') for x in figures)} | {recovery} |")
+    return "\n".join(out)
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1]).read_text().splitlines()))
