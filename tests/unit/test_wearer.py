@@ -210,3 +210,32 @@ def test_overlapping_windows_count_for_less() -> None:
     assert Repetition.of("a", points, length=100, hop=100).windows == 5
     assert Repetition.of("a", points, length=100, hop=25).windows == 2
     assert Repetition.of("a", points[:1], length=100, hop=25).windows == 1
+
+
+def test_without_poses_a_prior_knows_what_others_performed(world: World) -> None:
+    train = recorded(world, (0, 1, 2, 3), spread=0.1).without_pose()
+    prior = fit_wearer_prior(train, None, GESTURES[:4])
+    assert prior.joints == 0
+    assert prior.kernel.alike == 0
+    assert WearerPrior.unpack(prior.pack()).pack() == prior.pack()
+    gestures = [KnownGesture(g, None) for g in GESTURES[:4]]
+    found = []
+    for _ in range(5):
+        levels = world.person(0.1)
+        before = accuracy(WearerModel(prior, gestures), world, levels, (0, 1, 2, 3))
+        own = performed(prior, world, levels, (0, 1, 2, 3))
+        found.append((before, accuracy(WearerModel(prior, gestures, own), world, levels, (0, 1, 2, 3))))
+    before, after = np.mean(found, axis=0)
+    assert before > 0.5
+    assert after > before
+
+
+def test_without_poses_nobody_knows_a_gesture_nobody_performed(world: World) -> None:
+    train = recorded(world, (0, 1, 2, 3), spread=0.1).without_pose()
+    with pytest.raises(DataError, match="neither pose nor EMG of g4, g5") as caught:
+        fit_wearer_prior(train, None, GESTURES)
+    assert caught.value.reason is Reason.TOO_LITTLE_DATA
+    with pytest.raises(DataError, match="EMG and pose"):
+        fit_wearer_prior(train, train, GESTURES[:4])
+    with pytest.raises(LeakageError):
+        fit_wearer_prior(train, None, GESTURES[:3], unseen=("g3",))

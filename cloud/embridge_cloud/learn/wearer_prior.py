@@ -43,7 +43,7 @@ class PriorSettings:
 
 def fit_wearer_prior(
     train: Windows,
-    gallery: Windows,
+    gallery: Windows | None,
     gestures: Sequence[str],
     *,
     unseen: Sequence[str] = (),
@@ -53,32 +53,38 @@ def fit_wearer_prior(
 
     Args:
         train: Labelled pairs of the training participants; windows without a label are left out.
-        gallery: Poses by training participants, or from templates.
+        gallery: Poses by training participants, or from templates; None where nobody recorded poses: every gesture
+            is then known by the EMG of those who performed it, and none is like another.
         gestures: What shall be decoded, in the order of the release.
         unseen: Gestures whose EMG must not be there.
         settings: Choices; the defaults without.
 
     Raises:
-        DataError: A modality is missing, or there are fewer than two gestures or three participants.
+        DataError: A modality is missing, there are fewer than two gestures or three participants, or without poses
+            one of `gestures` was not performed.
         LeakageError: EMG of unseen gestures is there.
     """
     made = settings or PriorSettings()
     train = train.select(train.label >= 0)
     leakage.check_unseen(train, unseen)
     people, labels = np.unique(train.participant), np.unique(train.label)
-    if train.emg is None or train.pose is None or len(labels) < 2 or len(people) < 3:
+    performed = tuple(train.gestures[g] for g in labels)
+    posed = gallery is not None
+    if train.emg is None or (posed and train.pose is None) or len(labels) < 2 or len(people) < 3:
         raise DataError(
             "a prior of wearers needs EMG and pose of two gestures and three participants or more",
             reason=Reason.TOO_LITTLE_DATA,
         )
+    if not posed and (lost := sorted(set(gestures) - set(performed))):
+        raise DataError(f"neither pose nor EMG of {', '.join(lost)}", reason=Reason.TOO_LITTLE_DATA)
     level = levels(train.emg)
     view = _common_view(level, train.participant)
     raw = describe(level, view_of(view, view))
     feature = np.stack([raw.mean(axis=0), raw.std(axis=0)])
     feature[1] = np.maximum(feature[1], 1e-6 + 1e-3 * feature[1].max())
     points = (raw - feature[0]) / feature[1]
-    postures = train.pose.mean(axis=1, dtype=np.float64)
-    joint = joint_scale(postures)
+    postures = _postures(train) if posed else np.zeros((len(points), 0))
+    joint = joint_scale(postures) if posed else np.zeros((2, 0))
     bent = bends(postures, joint)
     bend = bent.mean(axis=0)
     keys = np.stack([train.participant, train.label, train.repetition])
@@ -88,7 +94,7 @@ def fit_wearer_prior(
     common = view_of(view, view)
     return WearerPrior(
         gestures=tuple(gestures),
-        performed=tuple(train.gestures[g] for g in labels),
+        performed=performed,
         kernel=space.kernel(made.shared, made.alike),
         within_windows=made.within_windows,
         participants=len(people),
@@ -96,7 +102,7 @@ def fit_wearer_prior(
         view_matrix=common.matrix,
         feature=feature,
         axes=axes,
-        postures=np.stack([_posture(gallery, g) for g in gestures]),
+        postures=_shown(gallery, gestures),
         means=space.typical,
         joint=joint,
         bend=bend,
@@ -112,6 +118,15 @@ def _common_view(level: Wide, participant: Labels) -> Moments:
     """Moments of the training participants, each counting alike."""
     each = [moments(level[participant == p]) for p in np.unique(participant)]
     return Moments(np.mean([m.mean for m in each], axis=0), np.mean([m.covariance for m in each], axis=0))
+
+
+def _postures(train: Windows) -> Wide:
+    return np.asarray(np.asarray(train.pose).mean(axis=1, dtype=np.float64))
+
+
+def _shown(gallery: Windows | None, gestures: Sequence[str]) -> Wide:
+    """Posture of each gesture, (G, J); without a gallery nothing is known of any, (G, 0)."""
+    return np.zeros((len(gestures), 0)) if gallery is None else np.stack([_posture(gallery, g) for g in gestures])
 
 
 def _posture(gallery: Windows, gesture: str) -> Wide:
@@ -164,6 +179,8 @@ class _Space:
 
     def encode(self, gestures: Sequence[int]) -> Wide:
         """Bends to points by ridge regression on some gestures, (B, F)."""
+        if not self._bent.shape[1]:
+            return np.zeros((0, self._points.shape[1]))
         rows = np.isin(self._label, gestures)
         bent, n = self._bent[rows], rows.sum()
         yy = bent.T @ bent / n
@@ -179,7 +196,9 @@ class _Space:
         return np.asarray(np.mean(np.square(off), axis=0))
 
     def kernel(self, shared: float, alike: float) -> Kernel:
-        """Shares as given; alikeness fades at the usual distance of two postures."""
+        """Shares as given; alikeness fades at the usual distance of two postures, and is none where there are none."""
+        if not self._postures.shape[1]:
+            return Kernel(shared=shared, alike=0.0, own=1 - shared, length=1.0)
         apart = np.square(self._postures[:, None] - self._postures[None]).sum(axis=-1)
         usual = float(np.sqrt(np.median(apart[np.triu_indices(len(apart), 1)])))
         return Kernel(shared=shared, alike=alike, own=1 - shared - alike, length=usual or 1.0)

@@ -115,6 +115,12 @@ def enrolment_figures(
     return tuple(figures)
 
 
+def alone(prior: WearerPrior) -> WearerPrior:
+    """A prior that says nothing of where a gesture lies: each is known by the wearer's own repetitions."""
+    flat = replace(prior, people=np.full(prior.size, _FLAT), unseen=np.full(prior.size, _FLAT))
+    return replace(flat, kernel=Kernel(shared=0.0, alike=0.0, own=1.0, length=prior.kernel.length))
+
+
 _Decide = Callable[[_Wearer, _Asked, Labels], NDArray[np.float64]]
 
 
@@ -140,9 +146,6 @@ def _wearer(prior: WearerPrior, tested: Windows, names: tuple[str, ...]) -> _Wea
 
 def _makers(prior: WearerPrior, shots: int, length: int, hop: int) -> dict[Maker, _Decide]:
     """Those who decide after so many repetitions."""
-    flat = replace(prior, people=np.full(prior.size, _FLAT), unseen=np.full(prior.size, _FLAT))
-    # without ties between gestures: each is known by its own repetitions
-    alone = replace(flat, kernel=Kernel(shared=0.0, alike=0.0, own=1.0, length=prior.kernel.length))
 
     def model(base: WearerPrior) -> _Decide:
         def decide(wearer: _Wearer, asked: _Asked, rows: Labels) -> NDArray[np.float64]:
@@ -161,7 +164,7 @@ def _makers(prior: WearerPrior, shots: int, length: int, hop: int) -> dict[Maker
             classes=len(asked.among),
         )
 
-    return {Maker.BLEND: model(prior), Maker.OWN: model(alone), Maker.LDA: lda}
+    return {Maker.BLEND: model(prior), Maker.OWN: model(alone(prior)), Maker.LDA: lda}
 
 
 def _repetitions(
