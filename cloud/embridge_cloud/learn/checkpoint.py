@@ -116,7 +116,7 @@ def load_pretrained(folder: Path, config: LearnConfig) -> Pretrained:
                 hint="Use the configuration of the first stage, or run it again.",
             )
     with torch.random.fork_rng(devices=[]):
-        emg, pose = Encoder(config.emg, config.encoder), Encoder(config.pose, config.encoder)
+        emg, pose = Encoder(config.emg, config.encoder), Encoder(config.pose, config.pose_encoder)
     try:
         state = load(tensors)
         for side, encoder in (("emg.", emg), ("pose.", pose)):
@@ -160,7 +160,7 @@ def _read(folder: Path, kind: type[S]) -> tuple[S, bytes]:
 def _restore(config: LearnConfig, tensors: bytes) -> Bridge:
     """The model in evaluation mode; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
-        model = Bridge(Encoder(config.emg, config.encoder), Encoder(config.pose, config.encoder), config)
+        model = Bridge(Encoder(config.emg, config.encoder), Encoder(config.pose, config.pose_encoder), config)
     try:
         state = load(tensors)
         for name in ("centroids", "spread"):

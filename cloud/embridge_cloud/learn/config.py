@@ -9,6 +9,8 @@ import msgspec
 
 from embridge_shared.errors import ConfigError
 
+_LEAST_READ = 2  # tokens
+
 HeadName = Literal["embridge", "cpep", "closed", "regression"]
 
 
@@ -77,16 +79,29 @@ class SignalConfig(_Config, frozen=True, kw_only=True):
 
 
 class EncoderConfig(_Config, frozen=True, kw_only=True):
-    """Transformer shared in shape by the EMG encoder, the pose encoder and the Q-Former."""
+    """Transformer shared in shape by the EMG encoder, the pose encoder and the Q-Former.
+
+    Attributes:
+        span: Tokens that one of EMG attends to, itself and those before it, so that the encoder can run a patch at a
+            time; 0 lets every token see the whole window, as published. Poses are always seen whole.
+    """
 
     width: int = 256
     depth: int = 4
     heads: int = 8
     mlp_ratio: int = 4
+    span: int = 0
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.mlp_ratio) < 1 or self.width % (2 * self.heads):
             raise ConfigError(f"width {self.width} must be a positive multiple of twice the heads {self.heads}")
+        if self.span < 0 or self.span == 1:
+            raise ConfigError(f"span {self.span} must be 0, or tell of at least one token before", hint="Try 3.")
+
+    @property
+    def before(self) -> int:
+        """Tokens a window spends on the past of the first one that is read; 0 where all are read."""
+        return self.depth * (self.span - 1) if self.span else 0
 
 
 class MaeConfig(_Config, frozen=True, kw_only=True):
@@ -378,11 +393,38 @@ class LearnConfig(_Config, frozen=True, kw_only=True):
                 f"EMG windows last {self.emg.window_s} s, pose windows {self.pose.window_s} s",
                 hint="Choose windows of one length for both.",
             )
+        self._check_span()
         if self.qformer.reader == "summary" and self.loss.lam > 0:
             raise ConfigError(
                 "masked pose cannot be rebuilt from a summary alone", hint="Set loss.lam = 0, or read with queries."
             )
 
+    @property
+    def pose_encoder(self) -> EncoderConfig:
+        """The encoder of poses, which sees them whole."""
+        return msgspec.structs.replace(self.encoder, span=0)
+
+    @property
+    def reads(self) -> int:
+        """Tokens of a window that are read: those whose past lies inside it."""
+        return self.emg.tokens - self.encoder.before
+
     def digest(self) -> str:
         """SHA-256 of the canonical form, hex."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+    def _check_span(self) -> None:
+        """A token that is read must not look out of its window, or a stream would answer otherwise than a window."""
+        if not self.encoder.span:
+            return
+        if self.emg.electrodes is not None:
+            raise ConfigError(
+                "tokens of single electrodes see the whole window", hint="Set encoder.span = 0, or drop emg.electrodes."
+            )
+        if self.reads < _LEAST_READ:
+            raise ConfigError(
+                f"a window of {self.emg.tokens} tokens leaves {max(self.reads, 0)} to read: {self.encoder.depth} layers "
+                f"that look back {self.encoder.span - 1} spend {self.encoder.before}",
+                hint=f"Lengthen the window to {(self.encoder.before + _LEAST_READ) * self.emg.patch} samples, shorten "
+                "the patch, or lower encoder.span.",
+            )

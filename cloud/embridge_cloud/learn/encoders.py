@@ -18,6 +18,7 @@ from embridge_cloud.learn.spectrum import LogSpectrum
 from embridge_shared.errors import DataError, Reason
 
 TINY = 1e-6
+_TURNS = 100.0  # tokens in which the slowest pair of values turns by 1 rad
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -31,6 +32,18 @@ def positions(tokens: int, width: int) -> Tensor:
     rate = torch.exp(torch.arange(width // 2) * (-math.log(10_000.0) / (width // 2)))
     angle = torch.arange(tokens)[:, None] * rate[None, :]
     return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def turned(x: Tensor, angle: Tensor) -> Tensor:
+    """Rotate pairs of values, so that a product of two rows depends on how far apart they are and not on where.
+
+    Args:
+        x: (B, heads, n, h).
+        angle: rad, broadcast to (B, heads, n, h / 2).
+    """
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class Attention(nn.Module):
@@ -50,12 +63,26 @@ class Attention(nn.Module):
         self.kv = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Attend; `mask` is boolean (rows, keys), True where a row may look."""
-        source = x if context is None else context
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, *, angle: Tensor | None = None
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            x: (B, n, d).
+            context: Where keys and values come from, (B, m, d); None is `x`.
+            mask: Boolean (rows, keys), True where a row may look.
+            angle: By which each row is turned, see `turned`; None leaves positions to the rows themselves.
+        """
+        return self.attend(x, self.kv(x if context is None else context), mask=mask, angle=angle)
+
+    def attend(self, x: Tensor, kv: Tensor, *, mask: Tensor | None = None, angle: Tensor | None = None) -> Tensor:
+        """Attend to keys and values side by side, (B, m, 2 d); `angle` is that of all keys, the last ones' of rows."""
         q = self._split(self.q(x))
-        k, v = self.kv(source).chunk(2, dim=-1)
-        y = functional.scaled_dot_product_attention(q, self._split(k), self._split(v), attn_mask=mask)
+        k, v = (self._split(part) for part in kv.chunk(2, dim=-1))
+        if angle is not None:
+            q, k = turned(q, angle[..., -x.shape[1] :, :]), turned(k, angle)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         attended: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return attended
 
@@ -89,10 +116,26 @@ class Block(nn.Module):
         self.ffn = FeedForward(config.width, config.mlp_ratio)
         self.dropout = world.Dropout(0.0)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, angle: Tensor | None = None) -> Tensor:
         """(B, n, d) to (B, n, d)."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), mask=mask))
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask=mask, angle=angle))
         return torch.add(x, self.dropout(self.ffn(self.norm_ffn(x))))
+
+    def step(self, x: Tensor, past: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """One row more.
+
+        Args:
+            x: (B, 1, d).
+            past: Keys and values of the rows before that it sees, (B, m, 2 d).
+            angle: Of those rows and this one, (m + 1, h / 2).
+
+        Returns:
+            The row, (B, 1, d), and what the next one sees, (B, m, 2 d).
+        """
+        normed = self.norm_attention(x)
+        kv = torch.cat([past, self.attention.kv(normed)], dim=1)
+        x = x + self.attention.attend(normed, kv, angle=angle)
+        return torch.add(x, self.ffn(self.norm_ffn(x))), kv[:, 1:]
 
 
 class Encoder(nn.Module):
@@ -100,6 +143,10 @@ class Encoder(nn.Module):
 
     The train split's statistics live in the buffers `offset` and `scale`, so that they travel with the weights. With
     tokens of single electrodes there are L * C of them, electrodes innermost, and windows of any C are read.
+
+    With a span a token sees only itself and span - 1 tokens before it, and what it becomes does not depend on where a
+    window begins. The window then gives the tokens alone whose past it holds, K = L - depth * (span - 1), with their
+    age added, and their mean as the summary: the same as a stream that has run for long.
 
     Args:
         signal: Shape of the windows.
@@ -110,10 +157,17 @@ class Encoder(nn.Module):
     scale: Tensor
     position: Tensor
     places: Tensor
+    rate: Tensor
+    age: Tensor
 
     def __init__(self, signal: SignalConfig, config: EncoderConfig) -> None:
         super().__init__()
         self.signal = signal
+        self.span = config.span
+        half = config.width // config.heads // 2
+        read = signal.tokens - config.before if config.span else 0
+        self.register_buffer("rate", _TURNS ** -(torch.arange(half) / half), persistent=False)
+        self.register_buffer("age", positions(read, config.width), persistent=False)
         self.register_buffer("offset", torch.zeros(signal.channels))
         self.register_buffer("scale", torch.ones(signal.channels))
         self.register_buffer("position", positions(signal.tokens + 1, config.width), persistent=False)
@@ -153,7 +207,7 @@ class Encoder(nn.Module):
             patches = patches.sign() * (patches.abs() + TINY).pow(self.signal.power)
         if self.place_embed is None:
             tokens: Tensor = self.patch_embed(patches)
-            return tokens + self.position[1:]
+            return tokens if self.span else tokens + self.position[1:]
         units: Tensor = self.patch_embed(split_electrodes(patches, self.signal.patch))
         where: Tensor = self.place_embed(self._placed(patches, places))
         position = self.position[1:, None, :] + where[None, :, :]
@@ -168,14 +222,39 @@ class Encoder(nn.Module):
             return self.places
         return even_ring(channels, self.signal.electrodes).to(patches.device)
 
-    def run(self, tokens: Tensor) -> Tensor:
-        """[summary; tokens] through the blocks: (B, n, d) to (B, n + 1, d)."""
+    def run(self, tokens: Tensor, index: Tensor | None = None) -> Tensor:
+        """[summary; tokens] through the blocks: (B, n, d) to (B, n + 1, d), or of a whole window to (B, K + 1, d).
+
+        Args:
+            tokens: (B, n, d).
+            index: Which tokens of the window they are, (B, n); None where it is whole.
+        """
+        if self.span:
+            return self._run_span(tokens, index)
         head = (self.summary + self.position[0]).expand(tokens.shape[0], 1, -1)
         x = torch.cat([head, tokens], dim=1)
         for block in self.blocks:
             x = block(x)
         normed: Tensor = self.norm(x)
         return normed
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """What a reader is given of the newest K tokens (B, K, d): their mean and each with its age, (B, K + 1, d)."""
+        summary = tokens.mean(dim=1, keepdim=True) + self.summary
+        return torch.cat([summary, tokens + self.age], dim=1)
+
+    def _run_span(self, tokens: Tensor, index: Tensor | None) -> Tensor:
+        at = torch.arange(tokens.shape[1], device=tokens.device)[None] if index is None else index
+        apart = at[:, :, None] - at[:, None, :]
+        look = ((apart >= 0) & (apart < self.span))[:, None]
+        angle = at[:, None, :, None] * self.rate
+        x = tokens
+        for block in self.blocks:
+            x = block(x, look, angle)
+        x = self.norm(x)
+        if index is None:
+            return self.read(x[:, -len(self.age) :])
+        return torch.cat([x.mean(dim=1, keepdim=True) + self.summary, x], dim=1)
 
     def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         """(B, T, C) to (B, 1 + L, d), or (B, 1 + L * C, d) of single electrodes; row 0 is the summary."""
@@ -245,7 +324,7 @@ class MaskedAutoencoder(nn.Module):
         visible = max(1, round(tokens * (1 - self.config.ratio)))
         order = world.rand(b, tokens, device=x.device).argsort(dim=1)
         keep = order[:, :visible, None]
-        coded = self.encoder.run(embedded.gather(1, keep.expand(-1, -1, width)))
+        coded = self.encoder.run(embedded.gather(1, keep.expand(-1, -1, width)), order[:, :visible])
         error = (self.decode(coded, keep) - self.target(patches)).square().mean(dim=2)
         masked = error.gather(1, order[:, visible:]).mean()
         if self.config.summary == 0:

@@ -79,7 +79,7 @@ def new_encoder(
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
 ) -> Encoder:
     """An untrained encoder that knows its train split's statistics."""
-    encoder = Encoder(signal, config.encoder)
+    encoder = Encoder(signal, config.pose_encoder if signal is config.pose else config.encoder)
     encoder.offset.copy_(torch.from_numpy(statistics[0]))
     encoder.scale.copy_(torch.from_numpy(statistics[1]))
     return encoder

@@ -37,9 +37,13 @@ class QFormerLayer(Block):
 
     def read(self, queries: Tensor, context: Tensor) -> Tensor:
         """Queries attend to each other, then to the EMG tokens, then feed forward."""
+        return self.read_kv(queries, None if self.cross is None else self.cross.kv(context))
+
+    def read_kv(self, queries: Tensor, kv: Tensor | None) -> Tensor:
+        """As `read`, from the EMG tokens' keys and values (B, n, 2 d); None where the layer has no cross-attention."""
         x = queries + self.attention(self.norm_attention(queries))
-        if self.cross is not None and self.norm_cross is not None:
-            x = x + self.cross(self.norm_cross(x), context)
+        if self.cross is not None and self.norm_cross is not None and kv is not None:
+            x = x + self.cross.attend(self.norm_cross(x), kv)
         return torch.add(x, self._query_ffn(x))
 
     def rebuild(self, x: Tensor, queries: int, mask: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ class QFormer(nn.Module):
                 f"pose encoder has {len(pose.blocks)} blocks, Q-Former {len(self.layers)}",
                 reason=Reason.INCOMPATIBLE,
             )
-        for layer, block in zip(self._stack(), pose.blocks, strict=True):
+        for layer, block in zip(self.stack(), pose.blocks, strict=True):
             for part in ("norm_attention", "attention", "norm_ffn", "ffn"):
                 getattr(layer, part).load_state_dict(getattr(block, part).state_dict(), strict=True)
             if layer.query_ffn is not None:
@@ -108,14 +112,14 @@ class QFormer(nn.Module):
                     nn.init.zeros_(linear.bias)
         self.norm.load_state_dict(pose.norm.state_dict(), strict=True)
 
-    def _stack(self) -> list[QFormerLayer]:
+    def stack(self) -> list[QFormerLayer]:
         """The layers, first to last."""
         return cast("list[QFormerLayer]", list(self.layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """EMG tokens (B, 1 + L, d) to query states Q' (B, M, d)."""
         x = self.queries.expand(tokens.shape[0], -1, -1)
-        for layer in self._stack():
+        for layer in self.stack():
             x = layer.read(x, tokens)
         states: Tensor = self.norm(x)
         return states
@@ -152,7 +156,7 @@ class QFormer(nn.Module):
         x = torch.cat([states, torch.where(masked[:, :, None], hidden, tokens)], dim=1)
         look = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
         look[:m, m:] = False
-        for layer in self._stack():
+        for layer in self.stack():
             x = layer.rebuild(x, m, look)
         rebuilt: Tensor = self.rebuild_head(self.norm(x))
         return rebuilt[:, m:].float()
