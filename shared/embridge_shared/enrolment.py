@@ -104,11 +104,13 @@ class GestureNote(_Record, frozen=True, kw_only=True):
         label: Its name.
         title: For people.
         posture: Joint angles, rad; None where nobody said what the hand does.
-        source: Where the posture is from: "template", "pose FILE", "recording …", or "none".
+        source: Where the posture is from: "template NAME", "pose FILE", "recording …", or "none".
+        hint: How to make it, in one sentence.
     """
 
     label: str
     title: str = ""
+    hint: str = ""
     posture: tuple[float, ...] | None = None
     source: str = "none"
 
@@ -117,6 +119,7 @@ class Verb(StrEnum):
     """What an entry does."""
 
     ENROL = "enrol"
+    DEFINE = "define"
     CALIBRATE = "calibrate"
     REMOVE = "remove"
     UNDO = "undo"

@@ -42,6 +42,7 @@ class Family(StrEnum):
     PINCH = "pinch"
     GRASP = "grasp"
     FINGER = "finger"
+    OWN = "own"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,19 +80,35 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return degrees * (np.pi / 180.0)
 
 
+def is_name(name: str) -> bool:
+    """Whether a gesture may be called so: lower-case letters, digits and underscores."""
+    return name.replace("_", "").isalnum() and name.isascii() and name == name.lower()
+
+
+def outside(pose: NDArray[np.float64]) -> tuple[str, float, float, float] | None:
+    """The joint of a pose (20,), rad, that is furthest past what a hand reaches.
+
+    Returns:
+        Its name, its angle, and the lower and upper limit, degrees; None where all are within.
+    """
+    past = np.maximum(LIMITS[:, 0] - pose, pose - LIMITS[:, 1])
+    joint = int(past.argmax())
+    if past[joint] <= 1e-9:
+        return None
+    low, high = np.rad2deg(LIMITS[joint])
+    return JOINTS[joint], float(np.rad2deg(pose[joint])), float(low), float(high)
+
+
 def _gesture(name: str, entry: _Entry, source: str) -> Gesture:
-    if not name.replace("_", "").isalnum() or not name.isascii() or name != name.lower():
+    if not is_name(name):
         raise DataError(
             f"{source}: {name!r} cannot be a gesture's name", hint="Use lower-case letters, digits and underscores."
         )
     pose = entry.pose()
-    outside = (pose < LIMITS[:, 0] - 1e-9) | (pose > LIMITS[:, 1] + 1e-9)
-    if outside.any():
-        joint = int(np.flatnonzero(outside)[0])
-        low, high = np.rad2deg(LIMITS[joint])
+    if (fault := outside(pose)) is not None:
+        joint, found, low, high = fault
         raise DataError(
-            f"{source}: {name}: {JOINTS[joint]} is {np.rad2deg(pose[joint]):.0f}°",
-            hint=f"A hand reaches {low:.0f}° to {high:.0f}° there.",
+            f"{source}: {name}: {joint} is {found:.0f}°", hint=f"A hand reaches {low:.0f}° to {high:.0f}° there."
         )
     pose.flags.writeable = False
     return Gesture(name=name, title=entry.title, family=entry.family, pose=pose, hint=entry.hint)
