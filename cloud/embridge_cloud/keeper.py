@@ -25,6 +25,7 @@ from embridge_cloud.store.people import People, Person
 from embridge_cloud.store.retention import Retention
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.store.views import NAME, remove_views, write_views
+from embridge_cloud.store.wearers import gestures
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError, OperatorError
 from embridge_shared.settings import Settings
@@ -118,6 +119,9 @@ class Keeper:
         )
         return {**_person(person), "recorded": sessions}
 
+    def _gestures(self, body: Body, actor: str) -> Any:
+        return gestures(self._store.read, self.people.show(body.participant).id)
+
     def _add(self, body: Body, actor: str) -> Any:
         return _person(self._give(self.people.add, body, actor))
 
@@ -201,6 +205,7 @@ class Operation:
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "participants": Operation(Keeper._people, "participant.list", admin=False),
     "participant": Operation(Keeper._show, "participant.show", admin=False),
+    "participant-gestures": Operation(Keeper._gestures, "participant.gestures", admin=False),
     "participant-add": Operation(Keeper._add, "participant.call-add", admin=False),
     "participant-consent": Operation(Keeper._consent, "participant.call-consent", admin=False),
     "participant-withdraw": Operation(Keeper._withdraw, "participant.call-withdraw", admin=False),

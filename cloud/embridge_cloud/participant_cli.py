@@ -75,6 +75,25 @@ def show(participant: Who, as_json: Json = False) -> None:
 
 
 @app.command()
+def gestures(participant: Who, as_json: Json = False) -> None:
+    """List what a participant enrolled, on whatever edges, and where each repetition is from.
+
+    JSON holds the journal's entries too: `embridge enrol merge` takes them on another edge.
+    """
+    row = _ask("participant-gestures", participant=participant)
+    if as_json:
+        typer.echo(json.dumps(row, ensure_ascii=False))
+        return
+    if not row["gestures"]:
+        typer.echo("Nothing was enrolled, or nothing has arrived yet.", err=True)
+    for each in row["gestures"]:
+        added = each["added"]
+        from_where = "known gesture" if added is None else f"added, posture from {added['source']}"
+        edges = ", ".join(sorted({r["edge"] for r in each["repetitions"]})) or "no edge"
+        typer.echo(f"{each['label']:<20} {len(each['repetitions']):3d} repetitions  {edges:<16} {from_where}")
+
+
+@app.command()
 def erase(
     participant: Who,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

@@ -92,10 +92,11 @@ class Capture:
         self.view = view
         self.taken: list[Taken] = []
         self.refused = 0
+        self._at = 0
         preprocess, decision = view.release.preprocess, view.release.decision
         given = pace or Pace(rises=decision.rest_above, falls=decision.rest_below)
         self.pace = replace(given, hold_s=max(given.hold_s, preprocess.window_s + 1.0))
-        self._script = tuple(script)
+        self.script = tuple(script)
         self._origin = origin
         self._strict = strict or Strictness()
         self._patience = patience
@@ -114,12 +115,12 @@ class Capture:
     @property
     def label(self) -> str:
         """The gesture that is asked for."""
-        return self._script[min(len(self.taken), len(self._script) - 1)]
+        return self.script[min(self._at, len(self.script) - 1)]
 
     @property
     def number(self) -> int:
         """Which repetition of it, from 1."""
-        return self._script[: len(self.taken)].count(self.label) + (not self.done)
+        return self.script[: self._at].count(self.label) + (not self.done)
 
     def push(self, first: int, samples: NDArray[Any]) -> list[EnrolEvent]:
         """Take samples of the band, (n, C), from index `first`; what happened meanwhile."""
@@ -146,15 +147,6 @@ class Capture:
         """End it before it is complete; what was taken stays taken."""
         self.done = True
         return Stopped(at=self._next, complete=False, detail=detail)
-
-    def features(self) -> NDArray[np.float32]:
-        """Sound features of all that was taken, unscaled, (n, C), rest included: what a scale is fitted to."""
-        parts = []
-        for each in self.taken:
-            front_end = FrontEnd(self.view.release.preprocess.front_end, self.view.spec)
-            found = front_end.feed(each.repetition.samples, each.repetition.about.first)
-            parts.append(found.values[~found.flawed])
-        return np.concatenate(parts) if parts else np.zeros((0, self.view.spec.n_channels), np.float32)
 
     def _keep(self, fed: Features) -> None:
         kept = self._kept
@@ -226,32 +218,33 @@ class Capture:
         if finding.seen is not None:
             self.view = self.view.with_own([finding.seen])
         self._in_a_row = 0
-        told = self._judged(finding, at, level=level, movement=about, label=about.label)
-        return [told, *self._go_on(at)]
+        told = self._judged(finding, at, level=level, movement=about)
+        return [told, *self._go_on(at, done=1)]
 
     def _refuse(self, finding: Finding, at: int, *, level: float, movement: About | None = None) -> list[EnrolEvent]:
         self.refused += 1
         self._in_a_row += 1
-        told = self._judged(finding, at, level=level, movement=movement, label=self.label)
+        told = self._judged(finding, at, level=level, movement=movement)
         if self._in_a_row >= self._patience:
             self.done = True
             words = f"{self._in_a_row} repetitions in a row could not be used"
             return [told, Stopped(at=self._sample(at), complete=False, detail=words, advice=_FIT_HELP)]
         return [told, *self._go_on(at)]
 
-    def _go_on(self, at: int) -> list[EnrolEvent]:
-        if len(self.taken) == len(self._script):
+    def _go_on(self, at: int, *, done: int = 0) -> list[EnrolEvent]:
+        """Prompt for what is next, `done` further prompts being over."""
+        self._at += done
+        if self._at == len(self.script):
             self.done = True
             return [Stopped(at=self._sample(at), complete=True)]
         self._guide = None if self._scale is None else Guide(self.pace, self._rate_hz, at)
         return [self._prompted(at)]
 
-    def _judged(self, found: Finding, at: int, *, level: float, movement: About | None, label: str) -> Judged:
-        upto = len(self.taken) - (found.refusal is None)
+    def _judged(self, found: Finding, at: int, *, level: float, movement: About | None) -> Judged:
         return Judged(
             at=self._sample(at),
-            gesture=label,
-            number=1 + self._script[:upto].count(label),
+            gesture=self.label,
+            number=self.number,
             refusal=found.refusal,
             detail=found.detail,
             advice=ADVICE[found.refusal] if found.refusal is not None else "",
@@ -273,7 +266,7 @@ class Capture:
             phase=phase,
             gesture=self.label,
             number=self.number,
-            of=self._script.count(self.label),
+            of=self.script.count(self.label),
             lasts_s=lasts_s,
         )
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embridge_edge.enrol.embed import windows_of
+from embridge_edge.enrol.embed import scales_of, windows_of
 from embridge_edge.enrol.known import judge
 from embridge_edge.enrol.repetition import StoredRepetition, same_band
 from embridge_edge.enrol.store import WearerStore
@@ -183,8 +183,7 @@ def _kept(store: WearerStore, view: WearerView, before: Choice | None) -> Wearer
         return None
     # windows are cut as the release that runs cuts them, for that is what will be decided
     release = replace(view.release, name=before.prior_of, prior=prior)
-    own = [w for r in _repetitions(store, view) if (w := replace(view, release=release).see(r)) is not None]
-    return replace(view, release=release, own=tuple(own))
+    return replace(view, release=release).over(_repetitions(store, view))
 
 
 def _accuracy(view: WearerView) -> float:
@@ -197,8 +196,11 @@ def _scored(store: WearerStore, view: WearerView, baseline: Baseline) -> float:
     """What the release's own scores make of the repetitions, each gesture counting alike."""
     hits: dict[str, list[float]] = {}
     assert view.scale is not None
-    for repetition in _repetitions(store, view):
-        found = windows_of(repetition, view.release.preprocess, view.scale).windows
+    repetitions = _repetitions(store, view)
+    scales = scales_of(repetitions, view.release.preprocess)
+    for repetition in repetitions:
+        scale = scales.get(repetition.about.session, view.scale)
+        found = windows_of(repetition, view.release.preprocess, scale).windows
         if len(found):
             found = found[np.unique(np.linspace(0, len(found) - 1, _WINDOWS).astype(np.int64))]
             right = [label == repetition.about.label for label in baseline(found)]

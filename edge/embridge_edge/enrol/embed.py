@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,9 @@ def scale_for(
     if known is not None:
         return known.scale
     own = [r for r in repetitions if same_band(r.about.spec, spec)]
+    found = list(scales_of(own, preprocess).values())
+    if found:
+        return found[-1]
     if len({r.about.label for r in own}) < _LEAST_GESTURES:
         raise OperatorError(
             "this wearer was not calibrated with this band and release.",
@@ -96,6 +100,28 @@ def scale_for(
             hint=f"Run `embridge calibrate --participant {participant}` first; it takes about a minute.",
         )
     return fit_own_scale(own, preprocess)
+
+
+def scales_of(repetitions: Sequence[StoredRepetition], preprocess: PreprocessConfig) -> dict[UUID | None, WearerScale]:
+    """The scale of each session's donning, as far as the wearer was calibrated by then.
+
+    Electrodes sit elsewhere the next day: what was recorded after a calibration is seen by that one, not by today's.
+
+    Args:
+        repetitions: Of one kind of band.
+        preprocess: The release's.
+    """
+    sessions: dict[UUID | None, list[StoredRepetition]] = {}
+    for each in sorted(repetitions, key=lambda r: r.about.recorded_ns):
+        sessions.setdefault(each.about.session, []).append(each)
+    found: dict[UUID | None, WearerScale] = {}
+    last: WearerScale | None = None
+    for session, recorded in sessions.items():
+        if len({r.about.label for r in recorded}) >= _LEAST_GESTURES:
+            last = fit_own_scale(recorded, preprocess)
+        if last is not None:
+            found[session] = last
+    return found
 
 
 def fit_own_scale(repetitions: Iterable[StoredRepetition], preprocess: PreprocessConfig) -> WearerScale:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from embridge_edge.decode.calibration import CalibrationStore
-from embridge_edge.enrol.embed import scale_for, windows_of
+from embridge_edge.enrol.embed import scale_for, scales_of, windows_of
 from embridge_edge.enrol.known import embedded, gestures_of
 from embridge_edge.enrol.repetition import StoredRepetition, same_band
 from embridge_edge.enrol.store import WearerStore
@@ -80,6 +80,16 @@ class WearerView:
         seen = windows_of(repetition, self.release.preprocess, self.scale)
         return next(iter(embedded(self.release.prior, [seen], length=window.length, hop=window.hop)), None)
 
+    def over(self, repetitions: Sequence[StoredRepetition]) -> WearerView:
+        """The same with these repetitions and no others, each seen by the scale of its own donning."""
+        scaled = scales_of(repetitions, self.release.preprocess)
+        own = [
+            seen
+            for r in repetitions
+            if (seen := replace(self, scale=scaled.get(r.about.session, self.scale)).see(r)) is not None
+        ]
+        return replace(self, own=tuple(own))
+
     def with_own(self, repetitions: Sequence[Repetition]) -> WearerView:
         """The same with further repetitions."""
         return replace(self, own=(*self.own, *repetitions))
@@ -124,6 +134,4 @@ def view_of(
         if not uncalibrated:
             raise
         return WearerView(release, spec, None, store.held().gestures)
-    bare = WearerView(release, spec, scale, store.held().gestures)
-    own = [seen for r in kept if (seen := bare.see(r)) is not None]
-    return replace(bare, own=tuple(own))
+    return WearerView(release, spec, scale, store.held().gestures).over(kept)
