@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import DataError, ModelError, Reason
 from embridge_shared.manifest import Manifest
 from embridge_shared.release import ENCODER, ENCODER_INT8, Bundle
+from embridge_shared.scoring import PrototypeScorer
 
 _INPUT: Final = "windows"
 _OUTPUT: Final = "queries"
@@ -50,7 +53,8 @@ class Decoder:
     def __init__(self, bundle: Bundle, *, int8: bool = True) -> None:
         self.bundle = bundle
         self.int8 = int8
-        self._score = bundle.scorer()
+        self._score = self._shipped = bundle.scorer()
+        self._labels = tuple(gesture.label for gesture in bundle.manifest.gestures)
         self._session = _session(bundle.files[ENCODER_INT8 if int8 else ENCODER], bundle.manifest)
 
     @property
@@ -61,7 +65,33 @@ class Decoder:
     @property
     def labels(self) -> tuple[str, ...]:
         """Gesture labels in the order of the scores (G,)."""
-        return tuple(gesture.label for gesture in self.manifest.gestures)
+        return self._labels
+
+    def extended(self, labels: Sequence[str], vectors: Sequence[NDArray[np.float32]]) -> Decoder:
+        """This decoder with gestures added behind the release's own; it shares the encoder.
+
+        Args:
+            labels: Their names.
+            vectors: Prototypes of each, L2-normalised, float32 (P, d).
+
+        Raises:
+            DataError: A gesture is there twice, or prototypes of another size.
+        """
+        every = (*self._labels, *labels)
+        if len(set(every)) < len(every) or len(labels) != len(vectors):
+            raise DataError(f"gestures that are there twice: {', '.join(labels)}")
+        if not labels:
+            return self
+        m, own = self.manifest, len(self._labels) - len(self.manifest.gestures)
+        if own or any(v.ndim != 2 or v.shape[1] != m.dim for v in vectors):
+            raise DataError(f"prototypes of {m.release} have {m.dim} numbers each", reason=Reason.WRONG_SHAPE)
+        rows = np.concatenate(
+            [np.array(m.rows, np.int64), *(np.full(len(v), len(m.gestures) + i) for i, v in enumerate(vectors))]
+        )
+        other = copy.copy(self)
+        other._labels = every
+        other._score = PrototypeScorer(np.concatenate([self.bundle.prototypes, *vectors]), rows, k=m.k)
+        return other
 
     def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed one window.
@@ -111,7 +141,7 @@ class Decoder:
         for window, queries, scores in zip(golden.windows, golden.queries, golden.scores, strict=True):
             begin = clock.monotonic_ns()
             found = self.embed(window)
-            found_scores = self._score(found)
+            found_scores = self._shipped(found)
             took_ns.append(clock.monotonic_ns() - begin)
             norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(queries, axis=-1)
             cosine = min(cosine, float(((found * queries).sum(axis=-1) / np.maximum(norms, 1e-12)).min()))
@@ -126,20 +156,27 @@ class Decoder:
         return SelfTest(cosine, score, float(np.median(took_ns)) * 1e-9)
 
 
-def _session(model: bytes, manifest: Manifest) -> onnxruntime.InferenceSession:
+def open_session(model: bytes, what: str) -> onnxruntime.InferenceSession:
+    """A graph on one thread that does not spin.
+
+    Raises:
+        ModelError: MALFORMED: it cannot be loaded.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base but this
         raise ModelError(
-            f"the encoder of {manifest.release} cannot be loaded: {str(error).splitlines()[0]}",
-            reason=Reason.MALFORMED,
-            hint=_HINT,
+            f"{what} cannot be loaded: {str(error).splitlines()[0]}", reason=Reason.MALFORMED, hint=_HINT
         ) from error
+
+
+def _session(model: bytes, manifest: Manifest) -> onnxruntime.InferenceSession:
+    session = open_session(model, f"the encoder of {manifest.release}")
     inputs, outputs = session.get_inputs(), session.get_outputs()
     takes = _fits(inputs, _INPUT, (manifest.window, manifest.channels))
     if not takes or not _fits(outputs, _OUTPUT, (manifest.queries, manifest.dim)):
