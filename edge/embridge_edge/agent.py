@@ -11,6 +11,7 @@ from pathlib import Path
 from embridge_edge import quality
 from embridge_edge.courier import Courier
 from embridge_edge.decode.calibration import calibrate, load_calibration, save_calibration
+from embridge_edge.decode.decision import Sinks, decision_for
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.digest import Digest, write_digest
@@ -92,6 +93,8 @@ class Agent:
             on_order=self._erasures.take,
         )
         self.digests: list[Digest] = []
+        self.decisions = Sinks()
+        """Who is told what is decided while a session decodes."""
 
     async def run(self, *, until_done: bool = False) -> None:
         """Run until cancelled; with `until_done` until the plan is recorded and the cloud holds all of it.
@@ -248,7 +251,12 @@ class Agent:
     def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
         manifest = decoder.manifest
         calibration = load_calibration(self._state_dir, entry.participant, manifest.preprocess, take.band.spec)
-        return LiveDecoding(StreamDecoder(decoder, take.band.spec, calibration.scale))
+        asked = entry.false_per_hour if entry.false_per_hour is not None else self._edge.false_per_hour
+        return LiveDecoding(
+            StreamDecoder(decoder, take.band.spec, calibration.scale),
+            decision_for(manifest, target_per_hour=asked),
+            sinks=self.decisions,
+        )
 
     def _note(self, digest: Digest) -> None:
         try:

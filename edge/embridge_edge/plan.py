@@ -132,6 +132,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         placement: Where the band sits.
         consent_version: The consent text the participant signed.
         decode: Decode live with the current release; the scores are recorded as a stream.
+        false_per_hour: Decode for so many false activations an hour; as in the settings when absent.
         pose: Follow the hand too, beside a live band.
         lsl_out: Republish all streams and annotations as LSL outlets; as in the settings when absent.
         quality_gate: What is done when the signal is poor before it begins.
@@ -146,6 +147,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     placement: Placement = Placement()
     consent_version: str = "unstated"
     decode: bool = False
+    false_per_hour: float | None = None
     pose: AnyPose | None = None
     lsl_out: bool | None = None
     quality_gate: QualityGate = QualityGate.OFF
@@ -192,6 +194,8 @@ def load(path: Path) -> Plan:
         check_participant(entry.participant, f"session {entry.name!r}")
         if not 0 < entry.settle_s < math.inf:
             raise ConfigError(f"session {entry.name!r}: settle_s must be positive")
+        if entry.false_per_hour is not None and not 0 < entry.false_per_hour < math.inf:
+            raise ConfigError(f"session {entry.name!r}: false_per_hour must be positive")
         if entry.pose is not None:
             pose_plan.check(entry.pose, f"session {entry.name!r}")
         if not isinstance(entry.source, ReplaySource | SyntheticSource):

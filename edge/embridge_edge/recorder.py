@@ -20,7 +20,7 @@ from embridge_edge.band_log import BandLog
 from embridge_edge.capture import Chunker
 from embridge_edge.courier import Courier
 from embridge_edge.digest import Digest, StreamDigest, decode_digest, quality_digest
-from embridge_edge.live import LiveDecoding
+from embridge_edge.live import LiveDecoding, Outcome
 from embridge_edge.plan import SessionPlan
 from embridge_edge.quality import QualityWatch
 from embridge_edge.source import Packet, Source
@@ -73,7 +73,7 @@ async def begin(
         OperatorError: The spool is full or locked.
         DataError: The plan changed since the session was begun.
     """
-    streams = tuple(s.spec for s in take.sources) + ((live.spec,) if live is not None else ())
+    streams = (*(s.spec for s in take.sources), *(live.specs if live is not None else ()))
     known = await courier.call(courier.spool.session, plan.name)
     if known is not None:
         session = msgspec.msgpack.decode(known.description, type=Session)
@@ -192,6 +192,8 @@ class Recorder:
             # What came so far is kept; the session stays open and goes on when the agent is back.
             for chunker in self._chunkers:
                 await self._keep(chunker.flush())
+            if self._live is not None:
+                await self._keep(self._live.flush())
             await self._bands.note()
             raise
         finally:
@@ -250,9 +252,14 @@ class Recorder:
         if self._live is not None:
             scored = await self._live.push(packet, chunker.time_ns)
             if self._out is not None:
-                for chunk in scored:
+                for chunk in scored.chunks:
                     self._out.chunk(chunk)
-            await self._keep(scored)
+            if scored:
+                await self._courier.put(self._items(scored))
+                self._spooled()
+
+    def _items(self, scored: Outcome) -> list[Item]:
+        return [*map(self._chunk_item, scored.chunks), *map(self._event, scored.events)]
 
     async def _keep(self, chunks: list[Chunk]) -> None:
         if not chunks:
@@ -296,13 +303,12 @@ class Recorder:
         for chunker in self._chunkers:
             await self._keep(chunker.flush())
         totals = [c.until for c in self._chunkers]
+        last: list[Item] = []
         if self._live is not None:
-            await self._keep(self._live.flush())
-            totals.append(self._live.until)
+            last = self._items(self._live.finish())
+            totals += [self._live.until] * len(self._live.specs)
         closing = SessionClosed(t_ns=self._clock.wall_ns(), totals=tuple(totals), reason=reason)
-        await self._courier.call(
-            self._courier.spool.end, self.session.id, _event_item(self.session, self._seq, closing)
-        )
+        await self._courier.call(self._courier.spool.end, self.session.id, *last, self._event(closing))
         self._spooled()
         progress = await self._courier.call(self._courier.spool.progress, self.session.id)
         return self._digest(reason, progress, wall_s)

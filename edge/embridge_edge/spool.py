@@ -388,10 +388,10 @@ class Spool:
         except sqlite3.IntegrityError:
             raise OperatorError(f"a session named {name!r} exists already", hint="Choose another name.") from None
 
-    def end(self, session: UUID, closing: Item) -> None:
-        """Close a session with its last event."""
-        with self._transaction([closing]):
-            self._insert([closing])
+    def end(self, session: UUID, *closing: Item) -> None:
+        """Close a session with its last items; all or none."""
+        with self._transaction(list(closing)):
+            self._insert(list(closing))
             self._db.execute("UPDATE sessions SET closed = 1 WHERE session = ?", (session.bytes,))
 
     def session(self, name: str) -> KnownSession | None:

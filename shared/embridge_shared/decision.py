@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -19,12 +18,30 @@ from numpy.typing import NDArray
 
 from embridge_shared.errors import ConfigError, DataError, Reason
 from embridge_shared.gestures import REST_LABEL
+from embridge_shared.session import GestureChange
 
 UNKNOWN: Final = "unknown"
 """Label of a hand that does something nobody taught the decoder."""
 
 RECENT_S: Final = 0.2
 """How much of a window's end tells whether the hand rests."""
+
+FLAWED: Final = 0.5
+"""Share of a window that may be flawed; of a worse one nothing is said."""
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Thresholds for a rate of false activations.
+
+    Attributes:
+        target_per_hour: False activations an hour they were chosen for.
+        accept: Least probability at which a gesture, by label, is believed.
+        otherwise: The same for every other gesture.
+    """
+
+    target_per_hour: float
+    accept: dict[str, float] = {}
+    otherwise: float = 0.5
 
 
 class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +50,8 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         temperature: What log-likelihoods are divided by before they become probabilities; above 1 where scores are
             surer than they are right.
+        floor: Share of probability that goes to all gestures alike: however far apart scores lie, some mistake stays
+            possible.
         rest_below: Activity under which the hand rests.
         rest_above: Activity over which it no longer rests; between the two it stays as it was.
         accept: Least probability at which a gesture, by label, is believed.
@@ -43,9 +62,11 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         release_s: How long something else must lead before it ends.
         hold_s: How long a gesture lasts before it counts as held.
         target_per_hour: False activations an hour the thresholds were chosen for.
+        points: Thresholds for other targets, see `at`.
     """
 
     temperature: float = 1.0
+    floor: float = 0.0
     rest_below: float = 0.08
     rest_above: float = 0.12
     accept: dict[str, float] = {}
@@ -56,17 +77,21 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     release_s: float = 0.2
     hold_s: float = 0.8
     target_per_hour: float = 6.0
+    points: tuple[OperatingPoint, ...] = ()
 
     def __post_init__(self) -> None:
         times = (self.steady_s, self.onset_s, self.release_s, self.hold_s)
-        shares = (*self.accept.values(), self.otherwise)
+        shares = [*self.accept.values(), self.otherwise]
+        shares += [p for point in self.points for p in (*point.accept.values(), point.otherwise)]
+        targets = (self.target_per_hour, *(point.target_per_hour for point in self.points))
         faults = {
             "a temperature": not (math.isfinite(self.temperature) and self.temperature > 0),
+            "a floor below 1": not 0 <= self.floor < 1,
             "rest levels in order": not -math.inf < self.rest_below <= self.rest_above < math.inf,
             "probabilities": not all(0 <= p <= 1 for p in shares),
             "a novelty": self.novelty is not None and not self.novelty > 0,
             "times": not all(0 <= t < math.inf for t in times),
-            "a target": not self.target_per_hour > 0,
+            "a target": not all(0 < t < math.inf for t in targets),
         }
         wrong = [name for name, found in faults.items() if found]
         if wrong:
@@ -75,6 +100,32 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def least(self, label: str) -> float:
         """Least probability at which a gesture is believed."""
         return self.accept.get(label, self.otherwise)
+
+    def at(self, target_per_hour: float) -> DecisionConfig:
+        """The same with the thresholds for another rate of false activations.
+
+        Args:
+            target_per_hour: False activations an hour that are put up with. Of the points known the loosest that
+                promises no more is taken, or the strictest there is.
+
+        Raises:
+            ConfigError: No other point is known, or the target is none.
+        """
+        if not 0 < target_per_hour < math.inf:
+            raise ConfigError(f"{target_per_hour} false activations an hour is no target", hint="Give more than 0.")
+        if not self.points:
+            raise ConfigError(
+                "these thresholds hold for one rate of false activations only",
+                hint="Leave the target out, or run a release that was fitted for more than one.",
+            )
+        ordered = sorted(self.points, key=lambda p: p.target_per_hour)
+        chosen = [p for p in ordered if p.target_per_hour <= target_per_hour * (1 + 1e-9)][-1:] or ordered[:1]
+        changes = {name: getattr(chosen[0], name) for name in OperatingPoint.__struct_fields__}
+        return msgspec.structs.replace(self, **changes)
+
+    def probabilities(self, log_likelihood: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Log-likelihoods (..., G) as probabilities that mean what they say."""
+        return probabilities(log_likelihood, self.temperature, floor=self.floor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,20 +137,17 @@ class Evidence:
         log_likelihood: Of each gesture up to a constant, (G,).
         activity: Mean scaled level over the window's end; 0 at rest, about 1 in a strong contraction.
         distance: From the nearest gesture, in units of what belongs; None where the scores have no distance.
+        flawed: Share of the window that rests on held samples or unsettled filters.
     """
 
     end: int
     log_likelihood: NDArray[np.floating]
     activity: float
     distance: float | None = None
+    flawed: float = 0.0
 
 
-class Kind(StrEnum):
-    """What happened to a gesture."""
-
-    ONSET = "onset"
-    HOLD = "hold"
-    RELEASE = "release"
+Kind: TypeAlias = GestureChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +199,14 @@ def activity_of(window: NDArray[np.floating], rate_hz: float) -> float:
     return float(np.abs(window[-recent:]).mean())
 
 
-def probabilities(log_likelihood: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Log-likelihoods (..., G) as probabilities that sum to 1."""
+def probabilities(
+    log_likelihood: NDArray[np.floating], temperature: float, *, floor: float = 0.0
+) -> NDArray[np.float64]:
+    """Log-likelihoods (..., G) as probabilities that sum to 1; a share `floor` goes to all gestures alike."""
     scaled = np.asarray(log_likelihood, np.float64) / temperature
     raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+    shares = raised / raised.sum(axis=-1, keepdims=True)
+    return np.asarray((1 - floor) * shares + floor / scaled.shape[-1])
 
 
 @dataclass(slots=True)
@@ -189,16 +240,23 @@ class Decider:
     _leads: str = field(default=REST_LABEL, init=False)
     _led: int = field(default=0, init=False)
     _held: _Held | None = field(default=None, init=False)
+    _end: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if not self.labels or not self.hop_s > 0:
             raise DataError("a decision needs gestures and a hop")
 
-    def reset(self) -> None:
-        """Forget what was decided, as after a gap."""
+    def reset(self) -> tuple[GestureEvent, ...]:
+        """Forget what was decided, as after a gap or at the end.
+
+        Returns:
+            That the gesture which was on ended, where the last window was; nothing when none was.
+        """
+        ended = () if self._held is None else (self._event(Kind.RELEASE, self._end),)
         self._steady, self._resting, self._held = None, True, None
         self._said = self._leads = REST_LABEL
         self._led = 0
+        return ended
 
     def push(self, evidence: Evidence) -> Decision:
         """Decide on the next window.
@@ -210,7 +268,8 @@ class Decider:
             raise DataError(
                 f"{len(self.labels)} gestures, evidence of {evidence.log_likelihood.shape}", reason=Reason.WRONG_SHAPE
             )
-        now = probabilities(evidence.log_likelihood, self.config.temperature)
+        self._end = evidence.end
+        now = self.config.probabilities(evidence.log_likelihood)
         self._resting = evidence.activity < (self.config.rest_above if self._resting else self.config.rest_below)
         keep = 0.0 if self._steady is None or self._resting else self._fade()
         self._steady = now if self._steady is None else keep * self._steady + (1 - keep) * now
@@ -230,6 +289,8 @@ class Decider:
         """What this window alone would say."""
         if self._resting:
             return REST_LABEL
+        if evidence.flawed > FLAWED:
+            return UNKNOWN
         novelty = self.config.novelty
         if novelty is not None and evidence.distance is not None and evidence.distance > novelty:
             return UNKNOWN

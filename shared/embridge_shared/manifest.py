@@ -7,9 +7,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from embridge_shared.decision import DecisionConfig
 from embridge_shared.preprocess import PoseConfig, PreprocessConfig, config_hash
 
 SCHEMA: Final = 2
+LATER: Final = ("decision", "wearer_decision")
+"""Fields of a manifest that older releases lack; a release that leaves them None is written as those were."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +112,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
         rule: "top-k-mean": the mean of a gesture's k best prototypes, each at its best over the queries.
         k: Prototypes that count.
         thresholds: Least score at which a gesture, by label, is taken for known; absent for none.
+        decision: How the scores become decisions; None where nobody fitted it.
+        wearer_decision: The same for a model made the wearer's own, see `Bundle.wearer_prior`.
         lineage: What it was made of.
         metrics: What was measured, by name.
         tolerances: Of the self-test.
@@ -135,6 +140,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     rule: Literal["top-k-mean"] = "top-k-mean"
     k: int = 10
     thresholds: dict[str, float] = {}
+    decision: DecisionConfig | None = None
+    wearer_decision: DecisionConfig | None = None
     lineage: Lineage
     metrics: dict[str, float] = {}
     tolerances: Tolerances = Tolerances()

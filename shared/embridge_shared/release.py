@@ -10,7 +10,10 @@ A bundle (`.embridge`) is a canonical archive (`embridge_shared.archive`) of
     card.md            the model card
     wearer.prior       what training participants say of a new wearer, where there is one (`embridge_shared.wearer`)
     pose.onnx          postures float32 (B, Tp, J), rad -> L2-normalised (B, d), where gestures can be added by pose
-    stream.onnx        the encoder a patch at a time, where it can run so
+    stream.onnx        the encoder a patch at a time, where it can run so: `patch` float32 (1, S, C) and every `state.*`
+                       -> `queries` (1, M, d) and every `next.*`, which is the state that goes with the next patch; the
+                       answer is that to the window that ends with the patch, once a window's worth was fed
+    stream.int8.onnx   the same, quantised
     pose.performance   how people perform a posture: what clips of an added gesture are drawn from
 
 Its digest is the sha256 of the file. Nothing in it is ever unpickled.
@@ -31,8 +34,8 @@ from numpy.typing import NDArray
 
 from embridge_shared import archive
 from embridge_shared.arrays import pack_array, unpack_array
-from embridge_shared.errors import EmbridgeError, ModelError, Reason
-from embridge_shared.manifest import SCHEMA, FileEntry, Gesture, Lineage, Manifest, Tolerances
+from embridge_shared.errors import ConfigError, EmbridgeError, ModelError, Reason
+from embridge_shared.manifest import LATER, SCHEMA, FileEntry, Gesture, Lineage, Manifest, Tolerances
 from embridge_shared.performance import Performances
 from embridge_shared.scoring import PrototypeScorer
 from embridge_shared.wearer import WearerPrior
@@ -47,6 +50,10 @@ CARD: Final = "card.md"
 WEARER: Final = "wearer.prior"
 POSE: Final = "pose.onnx"
 STREAM: Final = "stream.onnx"
+STREAM_INT8: Final = "stream.int8.onnx"
+STREAM_PATCH: Final = "patch"
+STREAM_QUERIES: Final = "queries"
+STREAM_STATE: Final = "state."
 PERFORMANCE: Final = "pose.performance"
 FILES: Final = (ENCODER, ENCODER_INT8, PROTOTYPES, GOLDEN, CARD)
 OPTIONAL: Final = (WEARER, POSE, STREAM, PERFORMANCE)
@@ -67,6 +74,10 @@ __all__ = [
     "PROTOTYPES",
     "SCHEMA",
     "STREAM",
+    "STREAM_INT8",
+    "STREAM_PATCH",
+    "STREAM_QUERIES",
+    "STREAM_STATE",
     "SUFFIX",
     "WEARER",
     "Bundle",
@@ -80,6 +91,7 @@ __all__ = [
     "pack_golden",
     "parse_bundle",
     "read_bundle",
+    "stream_next",
     "write_bundle",
 ]
 
@@ -145,6 +157,11 @@ class Bundle:
             prototypes=max(g.prototypes for g in m.gestures),
             seed=m.lineage.seed,
         )
+
+
+def stream_next(state: str) -> str:
+    """Output of a streaming graph that becomes its input `state`."""
+    return f"next.{state.removeprefix(STREAM_STATE)}"
 
 
 def pack_golden(golden: Golden) -> bytes:
@@ -229,7 +246,7 @@ def _pack(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     missing, extra = set(FILES) - set(files), set(files) - {*FILES, *OPTIONAL}
     if missing or extra:
         raise _refused(f"missing files {sorted(missing)}, unknown files {sorted(extra)}")
-    encoded = msgspec.json.encode(manifest, order="deterministic")
+    encoded = _canonical(manifest)
     return archive.pack({MANIFEST: encoded, **{name: files[name] for name in _names(files)}})
 
 
@@ -247,12 +264,21 @@ def _manifest(members: Mapping[str, bytes]) -> Manifest:
         if head.schema != SCHEMA:
             raise _refused(f"format {head.schema}, this version reads {SCHEMA}", Reason.INCOMPATIBLE)
         manifest = msgspec.json.decode(members[MANIFEST], type=Manifest, strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
         raise _refused(f"its manifest: {error}") from error
-    if msgspec.json.encode(manifest, order="deterministic") != members[MANIFEST]:
+    if _canonical(manifest) != members[MANIFEST]:
         raise _refused("its manifest is not in canonical form")
     _check(manifest)
     return manifest
+
+
+def _canonical(manifest: Manifest) -> bytes:
+    """The one way to write a manifest; what later versions added is left out where a release says nothing of it."""
+    body = msgspec.to_builtins(manifest, order="deterministic")
+    for name in LATER:
+        if body[name] is None:
+            del body[name]
+    return msgspec.json.encode(body)
 
 
 class _Head(msgspec.Struct):
@@ -273,6 +299,9 @@ def _check(m: Manifest) -> None:
         "no gestures, or one twice": not labels or len(set(labels)) < len(labels),
         "prototype counts that do not match its rows": counts != [g.prototypes for g in m.gestures] or 0 in counts,
         "thresholds of unknown gestures": not set(m.thresholds) <= set(labels),
+        "decisions on unknown gestures": any(
+            not set(d.accept) <= set(labels) for d in (m.decision, m.wearer_decision) if d is not None
+        ),
         "a window of another length than its preprocessing": m.window != m.preprocess.window.length,
     }
     for fault, found in faults.items():

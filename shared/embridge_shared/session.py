@@ -248,6 +248,36 @@ class GesturesChanged(_Record, frozen=True, kw_only=True, tag="gestures"):
     entry: Entry
 
 
+class GestureChange(StrEnum):
+    """What happened to a gesture."""
+
+    ONSET = "onset"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+class GestureDecoded(_Record, frozen=True, kw_only=True, tag="decoded"):
+    """A gesture that live decoding saw began, has been held, or ended.
+
+    A gesture whose release is missing ended where the recording was cut off.
+
+    Attributes:
+        change: Which.
+        gesture: Its label.
+        t_ns: Unix time of the newest sample that decided, ns.
+        number: Of the window that decided: its index in the streams of scores and decisions.
+        probability: Of the gesture then, among all known ones.
+        lasted_s: Since it began, s.
+    """
+
+    change: GestureChange
+    gesture: str
+    t_ns: int
+    number: int
+    probability: float
+    lasted_s: float = 0.0
+
+
 INCOMPLETE = "incomplete: "
 """How the reason of a session begins that was ended without all of it, by an operator; no edge may say so."""
 
@@ -275,5 +305,6 @@ Event = (
     | BandChanged
     | QualitySeen
     | GesturesChanged
+    | GestureDecoded
     | SessionClosed
 )

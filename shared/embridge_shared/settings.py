@@ -92,6 +92,8 @@ class EdgeSettings(_Section):
     """How long a session that decodes waits for a release to arrive."""
     int8: bool = True
     """Decode with the quantised encoder."""
+    false_per_hour: float | None = Field(default=None, gt=0)
+    """False activations an hour to put up with, by default those the release was fitted for; a plan can say otherwise."""
     lsl_out: bool = False
     """Republish what is recorded as LSL outlets; a plan can say otherwise."""
     adapter: str = ""

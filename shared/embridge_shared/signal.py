@@ -29,6 +29,7 @@ class Modality(StrEnum):
     GLOVE = "glove"  # raw glove sensors, before the map to joint angles
     IMU = "imu"
     DECODE = "decode"  # one score a gesture, written by the decoder
+    DECISION = "decision"  # what was decided at each hop, and how likely each gesture was
 
 
 class SampleType(StrEnum):
