@@ -10,6 +10,7 @@ from pathlib import Path
 
 from embridge_edge import quality
 from embridge_edge.courier import Courier
+from embridge_edge.decode.added import with_added
 from embridge_edge.decode.calibration import calibrate, load_calibration, save_calibration
 from embridge_edge.decode.decision import Sinks, decision_for
 from embridge_edge.decode.runtime import Decoder
@@ -201,6 +202,8 @@ class Agent:
         tap: Tap | None = None
         if entry.decode or entry.purpose is Purpose.CALIBRATION:
             decoder = await self._releases.decoder()
+        if decoder is not None and entry.decode:
+            decoder = await asyncio.to_thread(with_added, decoder, self._state_dir, entry.participant)
         if entry.purpose is Purpose.CALIBRATION:
             tap, take = Tap.on_band(take)
         live = self._live(entry, take, decoder) if decoder is not None and entry.decode else None
