@@ -95,6 +95,26 @@ class WearerModel:
         """Log-density of points (N, F) under each gesture, up to one constant: (N, G)."""
         return np.asarray(-0.5 * self.distances(points) - self._volume)
 
+    def mistaken(self, rng: np.random.Generator, *, draws: int = 400) -> Wide:
+        """How often each gesture would be taken for each other one, were there only the two: (G, G).
+
+        Of windows drawn from what the model expects of a gesture, the share that the other one explains better; 0 on
+        the diagonal, 0.5 for two that cannot be told apart.
+
+        Args:
+            rng: Draws them.
+            draws: Windows of each gesture.
+        """
+        g, f = self.mean.shape
+        z = rng.standard_normal((draws, f))
+        out = np.zeros((g, g))
+        for i in range(g):
+            score = self.log_likelihood(self.mean[i] + np.linalg.solve(self._whiten[i], z.T).T)
+            own = score[:, [i]]
+            out[i] = (score > own).mean(axis=0) + 0.5 * (score == own).mean(axis=0)
+        np.fill_diagonal(out, 0.0)
+        return out
+
     def _expected(self, gestures: Sequence[KnownGesture]) -> NDArray[np.bool_]:
         """Which gestures training participants performed, (G,)."""
         return np.array([g.label in self.prior.performed for g in gestures])
