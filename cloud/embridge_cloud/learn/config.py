@@ -423,8 +423,8 @@ class LearnConfig(_Config, frozen=True, kw_only=True):
             )
         if self.reads < _LEAST_READ:
             raise ConfigError(
-                f"a window of {self.emg.tokens} tokens leaves {max(self.reads, 0)} to read: {self.encoder.depth} layers "
-                f"that look back {self.encoder.span - 1} spend {self.encoder.before}",
+                f"a window of {self.emg.tokens} tokens leaves {max(self.reads, 0)} to read: "
+                f"{self.encoder.depth} layers that look back {self.encoder.span - 1} spend {self.encoder.before}",
                 hint=f"Lengthen the window to {(self.encoder.before + _LEAST_READ) * self.emg.patch} samples, shorten "
                 "the patch, or lower encoder.span.",
             )

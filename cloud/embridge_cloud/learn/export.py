@@ -108,8 +108,8 @@ def export_encoder(head: Exportable, sample: NDArray[np.float32], *, limits: Par
     expected = head.embed_emg(sample)
     module = head.module()
     full = _to_onnx(module, sample[:2])
-    small = _quantise(full, tuple(getattr(module, "exact", ())))
-    parity, int8 = (_parity(expected, run_onnx(graph, sample)) for graph in (full, small))
+    small = quantise(full, tuple(getattr(module, "exact", ())))
+    parity, int8 = (parity_of(expected, run_onnx(graph, sample)) for graph in (full, small))
     if parity.cosine < limits.cosine or parity.max_abs > limits.max_abs:
         raise ModelError(
             f"the exported encoder strays from torch: cosine {parity.cosine:.6f}, off by {parity.max_abs:.2g}",
@@ -141,8 +141,8 @@ def export_pose(head: Exportable, sample: NDArray[np.float32], *, limits: Parity
         raise DataError("an export is proved on at least 2 poses", reason=Reason.TOO_LITTLE_DATA)
     limits = limits or ParityLimits()
     graph = _to_onnx(head.pose_module(), sample[:2], POSE_INPUT, POSE_OUTPUT)
-    (found,) = _session(graph).run([POSE_OUTPUT], {POSE_INPUT: np.ascontiguousarray(sample, np.float32)})
-    parity = _parity(head.embed_pose(sample)[:, None], np.asarray(found)[:, None])
+    (found,) = open_session(graph).run([POSE_OUTPUT], {POSE_INPUT: np.ascontiguousarray(sample, np.float32)})
+    parity = parity_of(head.embed_pose(sample)[:, None], np.asarray(found)[:, None])
     if parity.cosine < limits.cosine or parity.max_abs > limits.max_abs:
         raise ModelError(
             f"the exported pose side strays: cosine {parity.cosine:.6f}, off by {parity.max_abs:.2g}",
@@ -154,16 +154,17 @@ def export_pose(head: Exportable, sample: NDArray[np.float32], *, limits: Parity
 
 def run_onnx(graph: bytes, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run a graph on one thread: float32 (N, T, C) to (N, M, d)."""
-    return _run(_session(graph), windows)
+    return _run(open_session(graph), windows)
 
 
 def run_singly(graph: bytes, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """As `run_onnx`, window by window, as an edge does: a quantised graph scales by all that it is given at once."""
-    session = _session(graph)
+    session = open_session(graph)
     return np.concatenate([_run(session, window[None]) for window in windows])
 
 
-def _session(graph: bytes) -> onnxruntime.InferenceSession:
+def open_session(graph: bytes) -> onnxruntime.InferenceSession:
+    """A graph on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -177,7 +178,7 @@ def _run(session: onnxruntime.InferenceSession, windows: NDArray[np.float32]) ->
 def _to_onnx(module: nn.Module, sample: NDArray[np.float32], takes: str = INPUT, gives: str = OUTPUT) -> bytes:
     """One file with its weights inside and a free batch axis."""
     graph = module.eval()
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
             (torch.from_numpy(np.ascontiguousarray(sample)),),
@@ -190,12 +191,12 @@ def _to_onnx(module: nn.Module, sample: NDArray[np.float32], takes: str = INPUT,
     if program is None:
         raise ModelError("torch made no graph", reason=Reason.PARITY)
     proto = program.model_proto
-    _forget_sources(proto)
+    forget_sources(proto)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _forget_sources(proto: onnx.ModelProto) -> None:
+def forget_sources(proto: onnx.ModelProto) -> None:
     """Drop stack traces and paths of the machine that exported."""
     graph = proto.graph
     del proto.metadata_props[:]
@@ -205,9 +206,9 @@ def _forget_sources(proto: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _quantise(graph: bytes, exact: tuple[str, ...]) -> bytes:
+def quantise(graph: bytes, exact: tuple[str, ...]) -> bytes:
     """Linear maps as int8 but for exact ones; reduce_range keeps the sums inside 16 bits on processors without VNNI."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source, target = Path(folder) / "full.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(graph)
         quantize_dynamic(
@@ -231,7 +232,7 @@ def _reading(graph: bytes, prefixes: tuple[str, ...]) -> list[str]:
     return [n.name for n in proto.node if weights & set(n.input)]
 
 
-def _parity(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:
+def parity_of(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:
     """Both have unit length, so their product is the cosine."""
     cosine = (expected * found).sum(axis=2)
     return Parity(
@@ -242,7 +243,7 @@ def _parity(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporters' advice to their own developers out of our logs."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -186,7 +186,7 @@ class PathStep(nn.Module):
 
 @torch.no_grad()
 def run_stream(graph: StreamGraph, recording: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Queries after each patch of a recording, float32 (n, C) to (n // patch, M, d); the first window's worth is noise."""
+    """Queries after each patch of a recording, float32 (n, C) to (n // patch, M, d); the first window's are noise."""
     state = tuple(graph.state().values())
     signal = graph.emg.signal
     whole = len(recording) // signal.patch * signal.patch

@@ -14,6 +14,7 @@ from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.leakage import PoseRegime
 from embridge_cloud.learn.loop import History
 from embridge_cloud.learn.model import Bridge, InferenceGraph, PoseGraph, embed_emg, embed_poses, embed_summary
+from embridge_cloud.learn.streaming import StreamGraph
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +108,10 @@ class Trained:
     def module(self) -> InferenceGraph:
         """What the edge runs: float32 (B, T, C) to unit queries (B, M, d)."""
         return InferenceGraph(self.model)
+
+    def stream_module(self) -> StreamGraph | None:
+        """The same a patch at a time; None where the encoder sees whole windows."""
+        return StreamGraph(self.model) if self.config.encoder.span else None
 
     def pose_module(self) -> PoseGraph:
         """What places gestures by their pose: joint angles (B, Tp, 20), rad, to unit vectors (B, d)."""
