@@ -16,7 +16,7 @@ from embridge_shared.gestures import REST_LABEL
 from embridge_shared.wearer import WearerModel
 
 
-def test_script(new: Sequence[str], others: Sequence[str], rng: np.random.Generator, *, each: int = 3) -> list[str]:
+def mixed_round(new: Sequence[str], others: Sequence[str], rng: np.random.Generator, *, each: int = 3) -> list[str]:
     """Prompts of a test round in random order: each new gesture `each` times, and as many of the others.
 
     Args:
