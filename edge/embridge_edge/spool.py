@@ -273,7 +273,11 @@ class Spool:
         marks = ",".join("?" * len(ids))
         return self._items(f"WHERE id IN ({marks}) ORDER BY id", tuple(ids))
 
-    def _items(self, where: str, values: tuple[int, ...]) -> list[Item]:
+    def of_stream(self, session: UUID, stream: int) -> list[Item]:
+        """What waits of one stream, in the order of its samples."""
+        return self._items("WHERE session = ? AND stream = ? ORDER BY first", (session.bytes, stream))
+
+    def _items(self, where: str, values: tuple[int | bytes, ...]) -> list[Item]:
         sql = f"SELECT session, stream, first, n, topic, payload, id FROM items {where}"  # noqa: S608
         try:
             return [Item(UUID(bytes=r[0]), *r[1:]) for r in self._db.execute(sql, values)]
