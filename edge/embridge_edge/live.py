@@ -57,15 +57,15 @@ class LiveDecoding:
     ) -> None:
         manifest = decoder.decoder.manifest
         self._decoder = decoder
-        self._window = manifest.preprocess.window
+        self._window = decoder.window
         self._sinks = sinks or Sinks()
-        self._decider = None if decision is None else Decider(decision, decoder.labels, manifest.preprocess.hop_s)
+        self._decider = None if decision is None else Decider(decision, decoder.labels, decoder.hop_s)
         self.release = manifest.release
         scores = StreamSpec(
             name=STREAM,
             modality=Modality.DECODE,
             channels=decoder.decoder.labels,
-            rate_hz=1 / manifest.preprocess.hop_s,
+            rate_hz=1 / decoder.hop_s,
             dtype=SampleType.FLOAT32,
             unit="score",
             calibrated=True,

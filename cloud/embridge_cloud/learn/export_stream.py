@@ -88,7 +88,7 @@ def export_stream(
 
 
 def stream_onnx(graph: bytes, recording: NDArray[np.float32], patch: int) -> NDArray[np.float32]:
-    """Run a streaming graph from the worst of states: float32 (n, C) to queries after each patch, (n // patch, M, d)."""
+    """Run a streaming graph from the worst of states: float32 (n, C) to queries a patch, (n // patch, M, d)."""
     session = open_session(graph)
     names = [i.name for i in session.get_inputs()][1:]
     state: dict[str, Any] = {

@@ -6,12 +6,14 @@ needs no reset: after a start or a gap it has to be fed one window's worth befor
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embridge_cloud.learn.encoders import Encoder
+from embridge_cloud.learn.encoders import Block, Encoder
 from embridge_cloud.learn.linear import FAINT, LinearPath
 from embridge_cloud.learn.model import Bridge
 from embridge_cloud.learn.qformer import QFormer, QFormerLayer, SummaryReader
@@ -64,7 +66,7 @@ class StreamGraph(nn.Module):
         x = self.emg.embed(patches)
         angle = torch.arange(self.emg.span)[:, None] * self.emg.rate
         seen = []
-        for layer, block in enumerate(self.emg.blocks):
+        for layer, block in enumerate(cast("list[Block]", list(self.emg.blocks))):
             x, kept = block.step(x, keys[layer : layer + 1], angle)
             seen.append(kept)
         states, read = self.reader(self.emg.norm(x), read)
@@ -88,7 +90,7 @@ class QueryStep(nn.Module):
     def __init__(self, qformer: QFormer, emg: Encoder) -> None:
         super().__init__()
         self.qformer = qformer
-        cross = [layer.cross for layer in self._layers() if layer.cross is not None]
+        cross = [layer.cross for layer in qformer.stack() if layer.cross is not None]
         self.rows = len(cross)
         self.width = 2 * emg.norm.normalized_shape[0]
         with torch.no_grad():
@@ -178,7 +180,7 @@ class PathStep(nn.Module):
 
     def _spread(self, rows: Tensor) -> Tensor:
         """Log deviation of each channel over the window, from its patches' means and variances."""
-        _, means, variances = rows.split(self.channels, dim=2)
+        _, means, variances = rows.chunk(3, dim=2)
         variance = variances.mean(dim=1, keepdim=True) + means.var(dim=1, keepdim=True, correction=0)
         n = self.tokens * self.patch
         return torch.log((variance * (n / (n - 1))).sqrt() + FAINT)

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from embridge_edge.decode.runtime import Decoder, open_session
+from embridge_edge.decode.runtime import Decoder
+from embridge_edge.decode.session import open_session
 from embridge_edge.enrol.store import WearerStore
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import DataError, EmbridgeError, ModelError, Reason

@@ -1,4 +1,4 @@
-"""The encoder of a release on ONNX Runtime: one thread and no spinning, for a second core belongs to the radio."""
+"""The encoders of a release on ONNX Runtime, and the proof that they answer here as where they were made."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from embridge_edge.decode.session import HINT, open_session
+from embridge_edge.decode.streaming import PatchStream, StreamModel
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import DataError, ModelError, Reason
 from embridge_shared.manifest import Manifest
@@ -19,8 +21,6 @@ from embridge_shared.scoring import PrototypeScorer
 
 _INPUT: Final = "windows"
 _OUTPUT: Final = "queries"
-_QUIET: Final = 3  # errors only
-_HINT: Final = "The running release stays; report this release to who trained it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class SelfTest:
 class Decoder:
     """Windows to gesture scores.
 
+    Attributes:
+        bundle: The release.
+        int8: Whether the quantised encoder runs.
+        stream: The streaming encoder; None where the release has none.
+
     Args:
         bundle: A verified release.
         int8: Run the quantised encoder.
@@ -56,6 +61,7 @@ class Decoder:
         self._score = self._shipped = bundle.scorer()
         self._labels = tuple(gesture.label for gesture in bundle.manifest.gestures)
         self._session = _session(bundle.files[ENCODER_INT8 if int8 else ENCODER], bundle.manifest)
+        self.stream = StreamModel.of(bundle, int8=int8)
 
     @property
     def manifest(self) -> Manifest:
@@ -115,9 +121,21 @@ class Decoder:
                 f"{m.release} takes windows ({m.window}, {m.channels}), not {window.shape}", reason=Reason.WRONG_SHAPE
             )
         (queries,) = self._session.run([_OUTPUT], {_INPUT: np.asarray(window, np.float32)[None]})
-        answer: NDArray[np.float32] = queries[0]
+        return self.checked(queries[0])
+
+    def score(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Queries float32 (M, d) to one score a gesture, float32 (G,)."""
+        return self._score(queries)
+
+    def checked(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An encoder's answer as it is.
+
+        Raises:
+            ModelError: SELF_TEST: it is not finite queries (M, d).
+        """
+        m = self.manifest
         if answer.shape != (m.queries, m.dim) or not np.isfinite(answer).all():
-            raise ModelError(f"{m.release} gave no finite ({m.queries}, {m.dim})", reason=Reason.SELF_TEST, hint=_HINT)
+            raise ModelError(f"{m.release} gave no finite ({m.queries}, {m.dim})", reason=Reason.SELF_TEST, hint=HINT)
         return answer
 
     def scores(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -125,7 +143,7 @@ class Decoder:
         return self._score(self.embed(window))
 
     def self_test(self, clock: Clock | None = None) -> SelfTest:
-        """Replay the golden windows, as live decoding would run them.
+        """Replay the golden windows, as live decoding would run them; one after another they are a golden stream.
 
         Args:
             clock: Times the windows; the system's by default.
@@ -138,41 +156,38 @@ class Decoder:
         least = tolerances.int8_cosine if self.int8 else tolerances.cosine
         most = tolerances.int8_score if self.int8 else tolerances.score
         cosine, score, took_ns = 1.0, 0.0, []
+        phase = None if self.stream is None else self.stream.phase()
         for window, queries, scores in zip(golden.windows, golden.queries, golden.scores, strict=True):
             begin = clock.monotonic_ns()
             found = self.embed(window)
-            found_scores = self._shipped(found)
+            answers = [(found, self._shipped(found))]
             took_ns.append(clock.monotonic_ns() - begin)
-            norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(queries, axis=-1)
-            cosine = min(cosine, float(((found * queries).sum(axis=-1) / np.maximum(norms, 1e-12)).min()))
-            score = max(score, float(np.abs(found_scores - scores).max()))
+            if phase is not None:
+                found = self._streamed(phase, window)
+                answers.append((found, self._shipped(found)))
+            for answer, answer_scores in answers:
+                cosine = min(cosine, _least_cosine(answer, queries))
+                score = max(score, float(np.abs(answer_scores - scores).max()))
         if not (cosine >= least and score <= most):
             raise ModelError(
                 f"{self.manifest.release} fails its self-test: cosine {cosine:.4f} (least {least}), "
                 f"score off by {score:.4f} (most {most}).",
                 reason=Reason.SELF_TEST,
-                hint=_HINT,
+                hint=HINT,
             )
         return SelfTest(cosine, score, float(np.median(took_ns)) * 1e-9)
 
+    def _streamed(self, phase: PatchStream, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The answer to a window whose patches follow whatever came before."""
+        size = self.manifest.preprocess.window.patch
+        for at in range(0, len(window), size):
+            queries = phase.step(window[at : at + size])
+        return self.checked(queries)
 
-def open_session(model: bytes, what: str) -> onnxruntime.InferenceSession:
-    """A graph on one thread that does not spin.
 
-    Raises:
-        ModelError: MALFORMED: it cannot be loaded.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _QUIET
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors share no base but this
-        raise ModelError(
-            f"{what} cannot be loaded: {str(error).splitlines()[0]}", reason=Reason.MALFORMED, hint=_HINT
-        ) from error
+def _least_cosine(found: NDArray[np.float32], queries: NDArray[np.float32]) -> float:
+    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(queries, axis=-1)
+    return float(((found * queries).sum(axis=-1) / np.maximum(norms, 1e-12)).min())
 
 
 def _session(model: bytes, manifest: Manifest) -> onnxruntime.InferenceSession:
@@ -184,7 +199,7 @@ def _session(model: bytes, manifest: Manifest) -> onnxruntime.InferenceSession:
         raise ModelError(
             f"the encoder of {manifest.release} has {found} where {_INPUT} and {_OUTPUT} are due",
             reason=Reason.INCOMPATIBLE,
-            hint=_HINT,
+            hint=HINT,
         )
     return session
 

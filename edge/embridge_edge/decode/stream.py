@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_edge.decode.decision import EvidenceSource
+from embridge_edge.decode.hops import hops_of, window_at
 from embridge_edge.decode.runtime import Decoder
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.decision import Evidence, activity_of
 from embridge_shared.errors import ModelError, Reason
-from embridge_shared.preprocess import FrontEnd, WearerScale, Windower
+from embridge_shared.preprocess import FrontEnd, WearerScale
 from embridge_shared.signal import StreamSpec
 
 
@@ -46,9 +47,11 @@ class StreamDecoder:
         spec: The stream.
         scale: The wearer's scale.
         source: What gives the evidence, as a model made the wearer's own does; by default the release's scores.
+        hop_s: Time between two windows, s; by default the release's.
         clock: Measures the latency; the system's by default.
 
     Raises:
+        ConfigError: The release has no windows at that hop.
         ModelError: INCOMPATIBLE: the release is for another number of channels than the stream or the scale has, or
             the stream is too slow for its filters.
     """
@@ -60,6 +63,7 @@ class StreamDecoder:
         scale: WearerScale,
         *,
         source: EvidenceSource | None = None,
+        hop_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
         manifest = decoder.manifest
@@ -75,7 +79,18 @@ class StreamDecoder:
         self._scale = scale
         self._clock = clock or SystemClock()
         self._front_end = FrontEnd(manifest.preprocess.front_end, spec)
-        self._windower = Windower(manifest.preprocess.window)
+        self.window = window_at(manifest.preprocess, hop_s)
+        self._hops = hops_of(decoder, self.window)
+
+    @property
+    def hop_s(self) -> float:
+        """Time between two windows, s."""
+        return self.window.hop / self.decoder.manifest.preprocess.front_end.rate_hz
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a hop pays for what is new and not for the whole window."""
+        return self._hops.streaming
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,7 +100,7 @@ class StreamDecoder:
     def reset(self) -> None:
         """Start a new stream at sample 0."""
         self._front_end.reset()
-        self._windower.reset()
+        self._hops.reset()
 
     def skip(self, n: int) -> None:
         """Note that `n` samples are lost before the next ones."""
@@ -108,13 +123,14 @@ class StreamDecoder:
         """
         arrived_ns = self._clock.monotonic_ns()
         out = []
-        for window in self._windower.push(self._front_end.feed(raw, first)):
-            scaled = self._scale.apply(window.values)
-            scores = self.decoder.scores(scaled)
-            evidence = replace(self._evidence(scaled, scores, window.end), flawed=window.flawed)
-            newest = self._front_end.input_index(window.end - 1)
+        features = self._front_end.feed(raw, first)
+        scaled = replace(features, values=self._scale.apply(features.values))
+        for seen in self._hops.push(scaled):
+            scores = self.decoder.score(seen.queries)
+            evidence = replace(self._evidence(seen.window, scores, seen.end), flawed=seen.flawed)
+            newest = self._front_end.input_index(seen.end - 1)
             latency_s = (self._clock.monotonic_ns() - arrived_ns) * 1e-9
-            out.append(Decoded(newest, window.end, scores, window.flawed, latency_s, evidence))
+            out.append(Decoded(newest, seen.end, scores, seen.flawed, latency_s, evidence))
         return out
 
     def _evidence(self, scaled: NDArray[np.float32], scores: NDArray[np.float32], end: int) -> Evidence:
