@@ -145,6 +145,7 @@ def _prototypes(snapshot: Snapshot, config: Recipe, head: Head) -> PrototypeInde
         per_gesture=config.prototypes,
         seed=config.seed,
         encoder=head.lineage.statistics,
+        whole=config.unseen if config.unseen_from == "templates" else (),
     )
 
 
