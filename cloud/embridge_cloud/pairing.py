@@ -90,7 +90,7 @@ def pair(
     samples = sealed.samples(emg.name)
     t_ns = clockfit.times_ns(sealed, emg.name, samples)
     front_end = FrontEnd(preprocess.front_end, emg)
-    pose = _pose(sealed, repetitions, hidden)
+    pose = recorded_poses(sealed, repetitions, hidden)
     runs = []
     for features in run_chunks(preprocess.front_end, emg, _stretches(samples.index, samples.values)):
         at = np.array([front_end.input_index(j) for j in range(features.first, features.end)], np.int64)
@@ -162,8 +162,8 @@ def _stretches(index: NDArray[np.int64], raw: NDArray[Any]) -> list[tuple[int, N
     return [(int(i[0]), x) for i, x in zip(np.split(index, cuts), np.split(raw, cuts), strict=True) if len(i)]
 
 
-def _pose(
-    sealed: SealedSession, repetitions: tuple[Repetition, ...], hidden: Collection[str]
+def recorded_poses(
+    sealed: SealedSession, repetitions: tuple[Repetition, ...], hidden: Collection[str] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
     """Time and joint angles of the session's pose or glove stream; failed frames left out."""
     spec = next((s for s in sealed.session.streams if s.modality in (Modality.POSE, Modality.GLOVE)), None)

@@ -6,7 +6,7 @@ The index is a cache. It is rebuilt from stored poses with every encoder; vector
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,6 +198,7 @@ def build_prototypes(
     per_gesture: int = 5,
     seed: int = 0,
     encoder: str = "",
+    whole: Collection[str] = (),
 ) -> PrototypeIndex:
     """Choose prototypes from poses.
 
@@ -211,6 +212,7 @@ def build_prototypes(
         per_gesture: Prototypes a gesture, fewer where the rarest has not so many poses.
         seed: For the draw.
         encoder: Digest of the encoder `embed` belongs to.
+        whole: Gestures of which every pose counts: clips of a template are as many for each as an edge makes.
 
     Raises:
         DataError: A gesture has no pose, or there is no gesture.
@@ -223,7 +225,7 @@ def build_prototypes(
             hint="Record or import poses of every gesture that is to be decoded.",
         )
     poses = poses.without_emg().of_gestures(gestures)
-    poses = poses.select(class_balanced(poses.label, np.random.default_rng(seed)))
+    poses = poses.select(_drawn(poses, whole, np.random.default_rng(seed)))
     vectors = embed(poses.pose)
     kept: list[NDArray[np.int64]] = []
     rows: list[int] = []
@@ -240,6 +242,14 @@ def build_prototypes(
         provenance=tuple(_provenance(poses, int(i)) for i in order),
         encoder=encoder,
     )
+
+
+def _drawn(poses: Windows, whole: Collection[str], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of as many poses of each gesture, and all of those of `whole`."""
+    kept = np.isin(poses.label, [i for i, name in enumerate(poses.gestures) if name in whole])
+    if kept.all():
+        return np.arange(len(poses))
+    return np.concatenate([class_balanced(np.where(kept, -1, poses.label), rng), np.flatnonzero(kept)])
 
 
 def _provenance(poses: Windows, i: int) -> Provenance:
