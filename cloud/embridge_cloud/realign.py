@@ -19,6 +19,7 @@ from embridge_cloud.card import model_card
 from embridge_cloud.learn.config import HeadName
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.export import Exported, export_encoder, export_pose, run_singly
+from embridge_cloud.learn.export_stream import export_stream
 from embridge_cloud.learn.heads import DEEP, Head, fit_head, save_head
 from embridge_cloud.learn.optim import Progress, ProgressCallback
 from embridge_cloud.learn.pipeline import pretrain_encoders
@@ -45,6 +46,8 @@ from embridge_shared.release import (
     PERFORMANCE,
     POSE,
     PROTOTYPES,
+    STREAM,
+    STREAM_INT8,
     SUFFIX,
     WEARER,
     Gesture,
@@ -154,7 +157,11 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
     rng = np.random.default_rng(config.seed)
     sample = _sample_of(snapshot.train.emg, rng)
     exported = export_encoder(head, sample)
+    stream = export_stream(head, sample) if isinstance(head, Trained) else None
     metrics = _metrics(snapshot, config, choice, head, exported, index)
+    if stream is not None:
+        metrics["parity.stream"] = stream.parity.max_abs
+        metrics["parity.stream_int8_cosine"] = stream.int8_parity.cosine
     manifest = _manifest(snapshot, config, choice, head, index, metrics, clock.wall_ns())
     files = {
         ENCODER: exported.onnx,
@@ -164,6 +171,7 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         CARD: model_card(manifest).encode(),
         POSE: export_pose(head, _sample_of(_gallery(snapshot, config).pose, rng)),
         PERFORMANCE: _performances(snapshot, config).pack(),
+        **({} if stream is None else {STREAM: stream.onnx, STREAM_INT8: stream.int8}),
         **_wearer(snapshot, config, index.gestures),
     }
     path = out / f"{manifest.release}{SUFFIX}"

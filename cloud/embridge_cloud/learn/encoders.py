@@ -163,9 +163,9 @@ class Encoder(nn.Module):
     def __init__(self, signal: SignalConfig, config: EncoderConfig) -> None:
         super().__init__()
         self.signal = signal
-        self.span = config.span
+        self.span = 0 if signal.electrodes is not None else config.span
         half = config.width // config.heads // 2
-        read = signal.tokens - config.before if config.span else 0
+        read = signal.tokens - config.before if self.span else 0
         self.register_buffer("rate", _TURNS ** -(torch.arange(half) / half), persistent=False)
         self.register_buffer("age", positions(read, config.width), persistent=False)
         self.register_buffer("offset", torch.zeros(signal.channels))

@@ -111,7 +111,7 @@ class Trained:
 
     def stream_module(self) -> StreamGraph | None:
         """The same a patch at a time; None where the encoder sees whole windows."""
-        return StreamGraph(self.model) if self.config.encoder.span else None
+        return StreamGraph(self.model) if self.model.emg.span else None
 
     def pose_module(self) -> PoseGraph:
         """What places gestures by their pose: joint angles (B, Tp, 20), rad, to unit vectors (B, d)."""
