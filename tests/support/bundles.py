@@ -33,7 +33,7 @@ PREPROCESS = PreprocessConfig(
 )
 
 
-def encoder(weights: np.ndarray) -> bytes:
+def encoder(weights: np.ndarray, window: int = T) -> bytes:
     """Mean over time, a linear map (C, M·d), normalised: float32 (B, T, C) -> (B, M, d)."""
     nodes = [
         helper.make_node("ReduceMean", ["windows"], ["mean"], axes=[1], keepdims=0),
@@ -44,7 +44,7 @@ def encoder(weights: np.ndarray) -> bytes:
     graph = helper.make_graph(
         nodes,
         "encoder",
-        [helper.make_tensor_value_info("windows", TensorProto.FLOAT, ["B", T, C])],
+        [helper.make_tensor_value_info("windows", TensorProto.FLOAT, ["B", window, len(weights)])],
         [helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["B", M, D])],
         [
             numpy_helper.from_array(weights.astype(np.float32), "W"),

@@ -23,8 +23,8 @@ from embridge_shared.errors import OperatorError
 from embridge_shared.preprocess import Features, FrontEnd, WearerScale
 from embridge_shared.wearer import Repetition
 
-_BEFORE_S: Final = 1.0
-"""Rest kept before a movement: filters settle in it, and a scale is fitted to it."""
+_BEFORE_S: Final = 3.0
+"""Rest kept before a movement: filters settle in it, and a scale is fitted to it, which wants a third of rest."""
 _KEPT_S: Final = 30.0
 _LEVEL_EVERY: Final = 2
 _REST_TIMES: Final = 10.0
@@ -110,6 +110,7 @@ class Capture:
         self._next = self._looked = -1
         self._guide: Guide | None = None
         self._in_a_row = 0
+        self._rests_from = 0
         self.done = False
 
     @property
@@ -276,7 +277,8 @@ class Capture:
         first, stop = max(0, onset - round(_BEFORE_S * self.view.spec.rate_hz)), self._sample(at)
         lost = sum(max(0, min(b, stop) - max(a, first)) for a, b in self._gaps)
         after = max((b for _, b in self._gaps if b <= onset), default=0)
-        first = max(first, after, self._raw[0][0])
+        first = min(onset, max(first, after, self._raw[0][0], self._rests_from))
+        self._rests_from = stop
         parts = [x[max(0, first - f) : max(0, stop - f)] for f, x in self._raw]
         samples = np.concatenate(parts) if not lost else np.zeros((stop - first, self.view.spec.n_channels))
         about = About(

@@ -20,7 +20,8 @@ class ScriptedBand(SyntheticBand):
 
     Args:
         wearer: Seed of the wearer's anatomy.
-        performance: Seed of this performance: variation, noise.
+        performance: Seed of this performance: how each gesture is made.
+        donned: Seed of this donning: contacts, noise. A wearer who keeps the band on keeps it.
         shapes: What the wearer does for labels that are not in the vocabulary.
         manners: How the next prompts are followed; well once they are used up.
         donning: How the band sits.
@@ -35,6 +36,7 @@ class ScriptedBand(SyntheticBand):
         wearer: int,
         performance: int,
         *,
+        donned: int = 0,
         shapes: Mapping[str, Gesture] | None = None,
         manners: Iterable[Manner] = (),
         donning: Donning | None = None,
@@ -51,7 +53,7 @@ class ScriptedBand(SyntheticBand):
             self._acting,
             donning=donning,
             link=Link(drift_ppm=-18.0, start_s=0.012, loss=loss, seed=performance),
-            seed=performance,
+            seed=donned,
             packet_samples=packet_samples,
             speed=speed,
             clock=clock,

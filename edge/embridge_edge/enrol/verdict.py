@@ -19,7 +19,13 @@ from embridge_shared.wearer import Repetition, WearerModel
 
 _SPOILT: Final = 8
 """One channel in so many may be bad."""
-_ELSEWHERE: Final = frozenset({Metric.LOSS, Metric.CLIPPING, Metric.SNR, Metric.RESPONSE, Metric.SHAPE})
+_ELSEWHERE: Final = frozenset(
+    {
+        *(Metric.LOSS, Metric.CLIPPING, Metric.SNR, Metric.RESPONSE),
+        # one gesture alone moves neighbours alike, and some far more than others
+        *(Metric.SHAPE, Metric.BRIDGE, Metric.ODD),
+    }
+)
 """Metrics with a refusal of their own, or that a few seconds do not tell."""
 _LIMITS: Final = {m: replace(limit, hold=min(2, limit.hold)) for m, limit in LIMITS.items()}
 
