@@ -84,7 +84,7 @@ class EmbridgeApp(App[None]):
         """Show what is known, and how old it is, in the room that is open."""
         now_ns = self._clock.monotonic_ns()
         for screen in self.screen_stack:
-            if isinstance(screen, Room) and screen.is_mounted:
+            if isinstance(screen, Room) and screen.furnished:
                 screen.show(self.view, now_ns)
 
     def action_go(self, room: str) -> None:

@@ -44,6 +44,7 @@ class _Purpose(StrEnum):
     TRAINING = "training"
     CALIBRATION = "calibration"
     EVALUATION = "evaluation"
+    ENROLMENT = "enrolment"
 
 
 def register(app: typer.Typer) -> None:

@@ -42,6 +42,11 @@ class Room(Screen[None]):
         if callable(display):
             display()
 
+    @property
+    def furnished(self) -> bool:
+        """All it holds stands; not so while it is put up or taken down."""
+        return bool(self.query(TopBar)) and all(child.is_mounted for child in self.walk_children())
+
     def show(self, view: View, now_ns: int) -> None:
         """Show what is known of the cloud."""
         self.query_one(TopBar).show(view, now_ns)
