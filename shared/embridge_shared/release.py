@@ -56,7 +56,7 @@ STREAM_QUERIES: Final = "queries"
 STREAM_STATE: Final = "state."
 PERFORMANCE: Final = "pose.performance"
 FILES: Final = (ENCODER, ENCODER_INT8, PROTOTYPES, GOLDEN, CARD)
-OPTIONAL: Final = (WEARER, POSE, STREAM, PERFORMANCE)
+OPTIONAL: Final = (WEARER, POSE, STREAM, STREAM_INT8, PERFORMANCE)
 
 _NAME: Final = re.compile(r"[a-z0-9](-?[a-z0-9]){0,47}")
 _UNIT: Final = 1e-3  # a normalised row's norm may differ from 1 by so much
