@@ -30,8 +30,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Run the whole loop on this machine with synthetic wearers
 	$(RUN)embridge demo --out build/demo
 
+# Units share nothing, so a file of them runs on each core; integration tests measure time and have the machine alone.
+QUICK  := not radio and not faults and not learning and not gpu and not validate
+UNITS  := tests/unit tests/tui
+
 test: setup  ## Run the tests that CI runs
-	$(RUN)pytest -m 'not radio and not faults and not learning and not gpu'
+	$(RUN)pytest -m '$(QUICK)' -n 2 --dist loadfile $(UNITS)
+	$(RUN)pytest -m '$(QUICK)' --ignore=tests/unit --ignore=tests/tui
 
 test-all: setup  ## Run every test
 	$(RUN)pytest
