@@ -31,17 +31,13 @@ FLAWED: Final = 0.5
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Thresholds for a rate of false activations.
-
-    Attributes:
-        target_per_hour: False activations an hour they were chosen for.
-        accept: Least probability at which a gesture, by label, is believed.
-        otherwise: The same for every other gesture.
-    """
+    """Rest levels and thresholds for a rate of false activations, as in `DecisionConfig`."""
 
     target_per_hour: float
     accept: dict[str, float] = {}
     otherwise: float = 0.5
+    rest_below: float = 0.08
+    rest_above: float = 0.12
 
 
 class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,14 +51,14 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         rest_below: Activity under which the hand rests.
         rest_above: Activity over which it no longer rests; between the two it stays as it was.
         accept: Least probability at which a gesture, by label, is believed.
-        otherwise: The same for gestures that are not in `accept`: those nobody performed, and a wearer's own.
+        otherwise: The same for gestures that are not in `accept`, those nobody performed and a wearer's own among them.
         novelty: Largest distance, in units of what belongs, at which a window is still known; None asks nothing.
         steady_s: Time over which probabilities are averaged.
         onset_s: How long a gesture must lead before it begins.
         release_s: How long something else must lead before it ends.
         hold_s: How long a gesture lasts before it counts as held.
         target_per_hour: False activations an hour the thresholds were chosen for.
-        points: Thresholds for other targets, see `at`.
+        points: Rest levels and thresholds for other targets, see `at`.
     """
 
     temperature: float = 1.0
@@ -87,7 +83,9 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         faults = {
             "a temperature": not (math.isfinite(self.temperature) and self.temperature > 0),
             "a floor below 1": not 0 <= self.floor < 1,
-            "rest levels in order": not -math.inf < self.rest_below <= self.rest_above < math.inf,
+            "rest levels in order": not all(
+                -math.inf < at.rest_below <= at.rest_above < math.inf for at in (self, *self.points)
+            ),
             "probabilities": not all(0 <= p <= 1 for p in shares),
             "a novelty": self.novelty is not None and not self.novelty > 0,
             "times": not all(0 <= t < math.inf for t in times),
@@ -102,7 +100,7 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.accept.get(label, self.otherwise)
 
     def at(self, target_per_hour: float) -> DecisionConfig:
-        """The same with the thresholds for another rate of false activations.
+        """The same with rest levels and thresholds for another rate of false activations.
 
         Args:
             target_per_hour: False activations an hour that are put up with. Of the points known the loosest that
