@@ -108,6 +108,10 @@ class PoseEncoder:
         chosen = vectors[medoids(vectors, self.performances.prototypes)]
         return Placed(label, np.ascontiguousarray(chosen), clips.mean(axis=(0, 1), dtype=np.float64))
 
+    def fresh(self, label: str, posture: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float32]:
+        """Unit vectors (N, d) of other clips of a gesture than those `place` chooses among; raises as `place`."""
+        return self.embed(self.performances.clips(f"{label}~", np.asarray(posture, np.float64)))
+
 
 def added_gestures(state_dir: Path, participant: str | None) -> dict[str, GestureSpec]:
     """What was added on this edge for everyone, and for one participant; of two of a name the participant's counts.

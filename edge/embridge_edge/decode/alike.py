@@ -18,10 +18,12 @@ from embridge_shared.wearer import KnownGesture, WearerModel
 
 Wide = NDArray[np.float64]
 
-MIXED: Final = 0.25
-"""Share of two gestures' prototypes that lie among the other's, from which nothing tells them apart."""
+MIXED: Final = 0.1
+"""Share of two gestures' poses that score higher for the other one, from which nothing tells them apart."""
 MISTAKEN: Final = 0.25
 """Expected confusion of two gestures from which people are warned."""
+NEAR: Final = 0.85
+"""Cosine in a release's space from which people are warned: what different people make of one gesture is as far apart."""
 ALIKE: Final = 0.75
 """Similarity of joint angles from which hand shapes are hard to tell apart."""
 
@@ -34,7 +36,8 @@ class Pair:
         a: One.
         b: The other.
         cosine: Between their prototypes, each at its best, in the release's space; of joint angles without a release.
-        mixed: Share of their prototypes whose nearest neighbour is the other gesture's; None without a release.
+        mixed: Share of their poses that score higher for the other one, 0.5 for the same gesture; None without a
+            release.
         mistaken: How often one is expected to be taken for the other, for a wearer nobody has met; None where the
             release has no prior of wearers.
     """
@@ -53,11 +56,12 @@ class Pair:
     @property
     def doubtful(self) -> bool:
         """Whether a wearer nobody has met is expected to have trouble with them."""
-        return not self.apart or (self.mistaken is not None and self.mistaken >= MISTAKEN)
+        near = self.mixed is not None and self.cosine >= NEAR
+        return not self.apart or near or (self.mistaken is not None and self.mistaken >= MISTAKEN)
 
     def __str__(self) -> str:
         parts = [f"similarity {self.cosine:.2f}"]
-        parts += [f"{self.mixed:.0%} of prototypes mixed"] if self.mixed is not None else []
+        parts += [f"{self.mixed:.0%} of poses mixed"] if self.mixed is not None else []
         parts += [f"{self.mistaken:.0%} confusion expected"] if self.mistaken is not None else []
         return f"{self.a} and {self.b}: {', '.join(parts)}"
 
@@ -129,32 +133,50 @@ def alike_by_release(bundle: Bundle, others: Mapping[str, Gesture], labels: Sequ
     new = [n for n in labels if n not in shipped]
     encoder = PoseEncoder(bundle) if new else None
     placed = {n: encoder.place(n, others[n].pose) for n in new} if encoder is not None else {}
+    fresh = {n: encoder.fresh(n, others[n].pose) for n in new} if encoder is not None else {}
     rows = np.array(bundle.manifest.rows)
     vectors = [placed[n].vectors if n in placed else bundle.prototypes[rows == shipped.index(n)] for n in labels]
-    cosine, mixed = _compared(vectors)
-    return Alike(labels, cosine, mixed, _expected(bundle, placed, labels))
+    mixed = _mixed(vectors, [fresh.get(n) for n in labels], bundle.manifest.k)
+    return Alike(labels, _cosine(vectors), mixed, _expected(bundle, placed, labels))
 
 
-def _compared(vectors: Sequence[NDArray[np.float32]]) -> tuple[Wide, Wide]:
-    """Cosine between the prototypes of gestures, each at its best, and how much they are mixed, both (G, G)."""
+def _cosine(vectors: Sequence[NDArray[np.float32]]) -> Wide:
+    """Between the prototypes of gestures, each at its best, (G, G)."""
+    out = np.eye(len(vectors))
+    for i, a in enumerate(vectors):
+        for j, b in enumerate(vectors[:i]):
+            product = (a @ b.T).astype(np.float64)
+            best = np.concatenate([product.max(axis=0), product.max(axis=1)])
+            out[i, j] = out[j, i] = float(best.mean())
+    return out
+
+
+def _mixed(vectors: Sequence[NDArray[np.float32]], fresh: Sequence[NDArray[np.float32] | None], k: int) -> Wide:
+    """Share of poses of two gestures that score higher for the other one, (G, G).
+
+    Of a gesture that was placed here there are poses its prototypes were not chosen from; of one that was shipped there
+    are its prototypes only, and each is scored by the others.
+    """
     g = len(vectors)
-    cosine, mixed = np.eye(g), np.zeros((g, g))
-    within = [_best(v, v, own=True) for v in vectors]
+    taken = np.zeros((g, g))
     for i in range(g):
-        for j in range(i):
-            to_j, to_i = _best(vectors[i], vectors[j]), _best(vectors[j], vectors[i])
-            cosine[i, j] = cosine[j, i] = float(np.concatenate([to_j, to_i]).mean())
-            among = np.concatenate([to_j >= within[i], to_i >= within[j]])
-            mixed[i, j] = mixed[j, i] = float(among.mean())
-    return cosine, mixed
+        points = fresh[i]
+        own = _score(vectors[i] if points is None else points, vectors[i], k, held=points is None)
+        for j in range(g):
+            if j != i:
+                other = _score(vectors[i] if points is None else points, vectors[j], k)
+                taken[i, j] = float((other > own).mean())
+    return np.asarray((taken + taken.T) / 2.0)
 
 
-def _best(a: NDArray[np.float32], b: NDArray[np.float32], *, own: bool = False) -> Wide:
-    """Cosine of each of `a` with the nearest of `b`, but not with itself; 1 for the only one there is."""
-    product = (a @ b.T).astype(np.float64)
-    if own:
-        np.fill_diagonal(product, -1.0 if len(a) > 1 else 1.0)
-    return np.asarray(product.max(axis=1))
+def _score(points: NDArray[np.float32], prototypes: NDArray[np.float32], k: int, *, held: bool = False) -> Wide:
+    """Mean of the k best cosines of each point; `held` leaves out the point itself, which is one of the prototypes."""
+    product = (points @ prototypes.T).astype(np.float64)
+    if held:
+        if len(prototypes) == 1:
+            return np.ones(1)
+        product = product[~np.eye(len(points), dtype=bool)].reshape(len(points), -1)
+    return np.asarray(np.sort(product, axis=1)[:, -k:].mean(axis=1))
 
 
 def _expected(bundle: Bundle, placed: Mapping[str, Placed], labels: Sequence[str]) -> Wide | None:
