@@ -11,11 +11,12 @@ from pathlib import Path
 from embridge_edge import quality
 from embridge_edge.courier import Courier
 from embridge_edge.decode.added import with_added
-from embridge_edge.decode.calibration import calibrate, load_calibration, save_calibration
+from embridge_edge.decode.calibration import calibrate, save_calibration
 from embridge_edge.decode.decision import Sinks, decision_for
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.digest import Digest, write_digest
+from embridge_edge.enrol.serving import Serving, serving
 from embridge_edge.erasures import Erasures
 from embridge_edge.identity import Credentials
 from embridge_edge.live import LiveDecoding
@@ -206,7 +207,7 @@ class Agent:
             decoder = await asyncio.to_thread(with_added, decoder, self._state_dir, entry.participant)
         if entry.purpose is Purpose.CALIBRATION:
             tap, take = Tap.on_band(take)
-        live = self._live(entry, take, decoder) if decoder is not None and entry.decode else None
+        live = await self._live(entry, take, decoder) if decoder is not None and entry.decode else None
         await take.reach()
         try:
             begun = await begin(entry, take, edge=self._edge.name, courier=self._courier, clock=self._clock, live=live)
@@ -251,13 +252,16 @@ class Agent:
         # A log is no place for who it was: it outlives their data.
         logger.info("calibrated on %.0f s of signal", calibration.duration_s)
 
-    def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
-        manifest = decoder.manifest
-        calibration = load_calibration(self._state_dir, entry.participant, manifest.preprocess, take.band.spec)
+    async def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
+        def own() -> Serving:
+            spec, edge = take.band.spec, self._edge.name
+            return serving(self._state_dir, entry.participant, decoder, spec, edge=edge, clock=self._clock)
+
+        found = await asyncio.to_thread(own)
         asked = entry.false_per_hour if entry.false_per_hour is not None else self._edge.false_per_hour
         return LiveDecoding(
-            StreamDecoder(decoder, take.band.spec, calibration.scale),
-            decision_for(manifest, target_per_hour=asked),
+            StreamDecoder(decoder, take.band.spec, found.scale, source=found.source),
+            decision_for(decoder.manifest, wearer=found.source is not None, target_per_hour=asked),
             sinks=self.decisions,
         )
 

@@ -222,10 +222,16 @@ def _rows(folder: Path, participant: str) -> list[dict[str, Any]]:
             "label": label,
             "repetitions": len(held.of(label)),
             "added": label in held.gestures,
-            "source": f"posture from {held.gestures[label].source}" if label in held.gestures else "known gesture",
+            "source": _source(held.gestures.get(label)),
         }
         for label in held.labels
     ]
+
+
+def _source(added: Any) -> str:
+    if added is None:
+        return "known gesture"
+    return f"posture from {added.source}" if added.posture is not None else "no posture"
 
 
 def _config(state_dir: Path | None) -> Any:

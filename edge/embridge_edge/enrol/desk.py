@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from embridge_shared.clock import Clock
 from embridge_shared.decision import DecisionConfig
 from embridge_shared.enrolment import Entry, GestureNote, Verb
 from embridge_shared.errors import OperatorError, Reason
+from embridge_shared.gesture_spec import GestureFolder
 from embridge_shared.gestures import Gesture
 from embridge_shared.release import Bundle, read_bundle
 from embridge_shared.signal import StreamSpec
@@ -91,11 +93,14 @@ class Desk:
         self.release = release
         self.store = WearerStore(state_dir, participant, edge=edge, clock=clock)
         self.calibrations = CalibrationStore(state_dir / CALIBRATIONS)
+        self._everyone = GestureFolder(state_dir)
         self._clock = clock
 
     def view(self, spec: StreamSpec, *, uncalibrated: bool = False) -> WearerView:
         """The wearer as they are now; raises as `view_of`."""
-        return view_of(self.release, spec, self.store, self.calibrations, uncalibrated=uncalibrated)
+        found = view_of(self.release, spec, self.store, self.calibrations, uncalibrated=uncalibrated)
+        for_all = {label: added.note() for label, added in self._everyone.all().items()}
+        return replace(found, added={**for_all, **found.added})
 
     def enrol(self, capture: Capture, define: Sequence[GestureNote] = ()) -> tuple[Entry, tuple[Weighed, ...]]:
         """Commit what a capture took, and make the model anew.
