@@ -23,7 +23,7 @@ MIXED: Final = 0.1
 MISTAKEN: Final = 0.25
 """Expected confusion of two gestures from which people are warned."""
 NEAR: Final = 0.85
-"""Cosine in a release's space from which people are warned: what different people make of one gesture is as far apart."""
+"""Cosine in a release's space from which people are warned; one gesture by two people is as far apart."""
 ALIKE: Final = 0.75
 """Similarity of joint angles from which hand shapes are hard to tell apart."""
 
