@@ -278,6 +278,34 @@ class GestureDecoded(_Record, frozen=True, kw_only=True, tag="decoded"):
     lasted_s: float = 0.0
 
 
+class WearingChanged(_Record, frozen=True, kw_only=True, tag="wearing"):
+    """How the band sits was found, or how well the wearer's calibration holds changed.
+
+    Attributes:
+        t_ns: Unix time, ns.
+        level: "ok", "watch", "re-don", "re-enrol", or "unknown".
+        said: Why.
+        advice: What to do next, or empty.
+        farther: Mean log of how many times farther windows lie from the wearer's gestures than they should; None where
+            nobody knows.
+        electrodes: How far features had to be turned to sit as in the calibration; None where nobody knows.
+        ring: Channels of the band that turn, in order around the arm, where a turn is applied.
+        applied: How far features of the decoder are turned from now on, electrodes; None where nothing changed. The
+            recorded samples never are.
+        gain: What each turned channel of the decoder's features is multiplied by, where a turn is applied.
+    """
+
+    t_ns: int
+    level: str
+    said: str
+    advice: str = ""
+    farther: float | None = None
+    electrodes: float | None = None
+    ring: tuple[int, ...] = ()
+    applied: float | None = None
+    gain: tuple[float, ...] = ()
+
+
 INCOMPLETE = "incomplete: "
 """How the reason of a session begins that was ended without all of it, by an operator; no edge may say so."""
 
@@ -306,5 +334,6 @@ Event = (
     | QualitySeen
     | GesturesChanged
     | GestureDecoded
+    | WearingChanged
     | SessionClosed
 )

@@ -16,10 +16,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from embridge_edge.decode.activity import reference_activity
 from embridge_shared.archive import write_atomically
 from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
 from embridge_shared.preprocess import PreprocessConfig, WearerScale, config_hash, fit_scale, run_chunks
 from embridge_shared.signal import StreamSpec
+from embridge_shared.wearer.donning import Activity
+from embridge_shared.wearer.worn import ring_of
 
 FOLDER = "calibrations"
 _HINT = "Calibrate again: rest for a few seconds, then make every known gesture once or more."
@@ -34,6 +37,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         scale: The wearer's scale.
         duration_s: Length of the sound part of the recording, s.
         created_ns: Unix time, ns.
+        ring: Channels that are a ring of electrodes, in order around the arm; empty where nobody knows.
+        activity: Of the ring while the hand moved: how the band sat. None in calibrations made before it was kept, and
+            where the band is no ring or too little happened.
     """
 
     participant: str
@@ -41,6 +47,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     scale: WearerScale
     duration_s: float
     created_ns: int
+    ring: tuple[int, ...] = ()
+    activity: Activity | None = None
 
 
 def calibration_key(preprocess: PreprocessConfig, spec: StreamSpec) -> str:
@@ -57,6 +65,7 @@ def calibrate(
     chunks: Iterable[tuple[int, NDArray[Any]]],
     *,
     created_ns: int,
+    ring: tuple[int, ...] | None = None,
 ) -> Calibration:
     """Fit a wearer's scale.
 
@@ -66,6 +75,7 @@ def calibrate(
         spec: The stream that was recorded.
         chunks: The unlabelled recording: (index of the first sample, raw samples (n, C)), in order.
         created_ns: Unix time, ns.
+        ring: The ring's channels in order around the arm; by default what is known of the device.
 
     Raises:
         DataError: TOO_LITTLE_DATA: too short, or most channels do not move.
@@ -73,12 +83,16 @@ def calibrate(
     runs = run_chunks(preprocess.front_end, spec, chunks)
     sound = [run.values[~run.flawed] for run in runs]
     features = np.concatenate(sound) if sound else np.zeros((0, spec.n_channels), np.float32)
+    scale = fit_scale(preprocess.scale, features)
+    around = ring_of(spec) if ring is None else ring
     return Calibration(
         participant=participant,
         key=calibration_key(preprocess, spec),
-        scale=fit_scale(preprocess.scale, features),
+        scale=scale,
         duration_s=len(features) / preprocess.front_end.rate_hz,
         created_ns=created_ns,
+        ring=around,
+        activity=reference_activity(runs, preprocess, scale, around),
     )
 
 
@@ -118,14 +132,14 @@ class CalibrationStore:
 
     def forget(self, participant: str) -> int:
         """Remove all calibrations of a participant who withdrew; return how many there were."""
-        prefix = f"{_file_name(participant)}@"
+        prefix = f"{file_name(participant)}@"
         paths = [p for p in self._folder.glob("*.json") if p.name.startswith(prefix)]
         for path in paths:
             path.unlink()
         return len(paths)
 
     def _path(self, participant: str, key: str) -> Path:
-        return self._folder / f"{_file_name(participant)}@{key[:16]}.json"
+        return self._folder / f"{file_name(participant)}@{key[:16]}.json"
 
 
 def save_calibration(state_dir: Path, calibration: Calibration) -> Path:
@@ -156,7 +170,8 @@ def load_calibration(state_dir: Path, participant: str, preprocess: PreprocessCo
     return found
 
 
-def _file_name(participant: str) -> str:
+def file_name(participant: str) -> str:
+    """A participant as the beginning of a file name."""
     if not participant:
         raise DataError("a calibration needs a participant")
     name = quote(participant, safe="")

@@ -19,10 +19,14 @@ from embridge_shared.wearer.levels import Wide, shrunk
 
 LEAST_WINDOWS = 8
 """Windows below which nothing is said of how a band sits."""
+FITS_NATS = 5.0
+"""Distance above which no turn makes an arm look like the one a wearer was met with: nearer are 19 of 20 donnings of
+the same wearer, and 1 of 20 other people where they were met with eleven gestures (`docs/donning.md`)."""
 WORTH_NATS = 0.5
 """Gain above which a turn is worth undoing: below it, what is found may be how the gestures were mixed."""
 _STEP = 0.125
 _ROUND = 0.1
+_MOST = 4.0
 _NOISE = 0.02
 """Share of the mean variance that interpolation and electrodes add, so that no direction is without any."""
 
@@ -34,16 +38,18 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         mean: (C,).
         covariance: Rows of (C, C).
         windows: How many windows it rests on.
+        size: Root mean square of the roots before they were scaled.
     """
 
     mean: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
     windows: int
+    size: float = 1.0
 
     def __post_init__(self) -> None:
         c = len(self.mean)
         shaped = len(self.covariance) == c and all(len(row) == c for row in self.covariance)
-        if c < 3 or not shaped or not np.isfinite([*self.mean, *np.ravel(self.covariance)]).all():
+        if c < 3 or not shaped or not np.isfinite([self.size, *self.mean, *np.ravel(self.covariance)]).all():
             raise DataError(f"no activity of a ring: {c} means", reason=Reason.WRONG_SHAPE)
 
 
@@ -90,6 +96,7 @@ def activity(level: Wide) -> Activity:
         mean=tuple(roots.mean(axis=0).tolist()),
         covariance=tuple(tuple(row) for row in covariance.tolist()),
         windows=len(level),
+        size=size,
     )
 
 
@@ -103,6 +110,8 @@ def rotation(channels: int, electrodes: float) -> Wide:
     Returns:
         float64 (C, C); a permutation where `electrodes` is whole.
     """
+    if electrodes == round(electrodes):
+        return np.roll(np.eye(channels), round(electrodes), axis=0)
     order = np.fft.fftfreq(channels) * channels
     phase = np.exp(-2j * math.pi * order * electrodes / channels)
     if channels % 2 == 0:
@@ -136,17 +145,46 @@ def find_turn(today: Activity, then: Activity, *, within: float = 3.0) -> Turn:
     )
 
 
-def turn(features: NDArray[np.float32], electrodes: float, ring: tuple[int, ...]) -> NDArray[np.float32]:
+def refit(today: Activity, then: Activity, electrodes: float) -> tuple[float, ...]:
+    """What turned features are multiplied by so that they are as strong as they were, one factor an electrode.
+
+    Skin and pressure change how strong an electrode is; which gestures were made changes it too. So an electrode's own
+    factor counts half, and that of the whole ring the other half.
+
+    Args:
+        today: Of this donning, as it was measured.
+        then: Of the one the wearer was met with.
+        electrodes: The turn found.
+
+    Returns:
+        (C,), each between a quarter and four.
+    """
+    now = np.maximum(rotation(len(today.mean), electrodes) @ np.array(today.mean), _NOISE) * today.size
+    each = np.square(np.maximum(np.array(then.mean), _NOISE) * then.size / now)
+    whole = (then.size / today.size) ** 2
+    return tuple(np.clip(np.sqrt(each * whole), 1 / _MOST, _MOST).tolist())
+
+
+def turn(
+    features: NDArray[np.float32], electrodes: float, ring: tuple[int, ...], *, rectified: bool | None = None
+) -> NDArray[np.float32]:
     """Turn the ring's channels of features, float32 (..., C), and leave others alone.
 
-    Interpolated features may undershoot zero; where none was negative, none becomes so.
+    Args:
+        features: float32 (..., C).
+        electrodes: How far, in electrodes; 0 gives the same features back.
+        ring: The ring's channels in order around the arm.
+        rectified: Envelopes, which interpolation must not leave below zero; by default where none is.
     """
     if electrodes == 0:
         return features
     out = features.copy()
     places = list(ring)
-    moved = features[..., places] @ rotation(len(ring), electrodes).T.astype(np.float32)
-    out[..., places] = np.maximum(moved, 0) if features[..., places].min(initial=0) >= 0 else moved
+    here, moved = features[..., places], np.zeros((*features.shape[:-1], len(places)))
+    for column, weights in enumerate(rotation(len(ring), electrodes).T):  # one fixed order of sums, whatever the chunk
+        moved += here[..., column, None] * weights
+    positive = features[..., places].min(initial=0) >= 0 if rectified is None else rectified
+    out[..., places] = np.maximum(moved, 0) if positive else moved
     return out
 
 
