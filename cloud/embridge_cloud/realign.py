@@ -7,6 +7,7 @@ with broken pairs and a summary, and touches nothing else; so it runs in a child
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,8 @@ from embridge_cloud.snapshot import Snapshot, take_snapshot
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.study.choice import Choice
 from embridge_cloud.study.judge import judge_heads
+from embridge_cloud.traces import trace_of
+from embridge_cloud.tuning import Speaker, Tuned, doubted, head_traces, tune, wearer_traces
 from embridge_shared import gestures as vocabulary
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ConfigError, DataError, LeakageError
@@ -59,6 +62,7 @@ from embridge_shared.release import (
     write_bundle,
 )
 from embridge_shared.scoring import PrototypeScorer
+from embridge_shared.wearer import WearerPrior
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +193,32 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         metrics=metrics,
         history=head.history if isinstance(head, Trained) else {},
     )
+
+
+def _tuned(snapshot: Snapshot, config: Recipe, choice: Choice, speaker: Speaker, gestures: tuple[str, ...]) -> Tuned:
+    """How the release decides, fitted on people its head and its prior were not fitted on."""
+    learners = snapshot.train.present("participants")
+    trained = [s for s in snapshot.stretches if s.person in learners]
+    strangers = [s for s in snapshot.stretches if s.person in config.validation]
+
+    def refit(people: Sequence[str]) -> Speaker:
+        part = snapshot.without(people)
+        name = msgspec.convert(choice.method, HeadName)
+        head = fit_head(name, part.train, config.learn, seed=config.seed, unseen=config.unseen)
+        return Speaker(head, _prototypes(part, config, head).scorer(config.k))
+
+    def prior_without(people: Sequence[str]) -> WearerPrior:
+        part = snapshot.without(people)
+        return fit_wearer_prior(part.train, _gallery(part, config), gestures, unseen=config.unseen)
+
+    cheap = choice.method not in DEEP
+    traces = head_traces(strangers, speaker, trained, refit if cheap else None)
+    decision, metrics = tune(traces, gestures, "decision.release")
+    if decision is None and not cheap:
+        decision, _ = tune([trace_of(s, speaker) for s in trained], gestures, "decision.release")
+        decision = None if decision is None else doubted(decision)
+    wearer, more = tune(wearer_traces(trained, prior_without), gestures, "decision.wearer")
+    return Tuned(decision, wearer, metrics | more)
 
 
 def _sample_of(values: NDArray[np.float32] | None, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.optim import Progress, ProgressCallback
@@ -12,6 +13,7 @@ from embridge_cloud.pairing import cut, pair, wearer_scale
 from embridge_cloud.recipe import Recipe
 from embridge_cloud.store.consent import Consents, Scope, read_consents
 from embridge_cloud.store.sealed import Catalogue, SealedSession
+from embridge_cloud.traces import Stretch, stretches
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.session import Purpose
 
@@ -28,6 +30,7 @@ class Snapshot:
         unseen_poses: Pose windows of the unseen gestures by training participants; None when templates serve.
         digest: sha256 over the sessions' content hashes.
         sessions: Ids.
+        stretches: The whole recordings, without the moments of any but the seen gestures.
     """
 
     train: Windows
@@ -35,6 +38,25 @@ class Snapshot:
     unseen_poses: Windows | None
     digest: str
     sessions: tuple[str, ...]
+    stretches: tuple[Stretch, ...] = ()
+
+    def without(self, people: Collection[str]) -> Snapshot:
+        """The same training without some of its participants; what it is tested on is left out.
+
+        Raises:
+            DataError: TOO_LITTLE_DATA: nobody is left.
+        """
+        kept = sorted(self.train.present("participants") - set(people))
+        if not kept:
+            raise DataError("nobody is left to train on", reason=Reason.TOO_LITTLE_DATA)
+        poses = self.unseen_poses
+        return replace(
+            self,
+            train=self.train.of_participants(kept),
+            validation=None,
+            unseen_poses=None if poses is None else poses.of_participants(kept),
+            stretches=(),
+        )
 
 
 def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallback) -> Snapshot:
@@ -52,12 +74,14 @@ def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallba
     train_parts: list[Windows] = []
     validation_parts: list[Windows] = []
     unseen_parts: list[Windows] = []
+    whole: list[Stretch] = []
     for done, sealed in enumerate(usable, 1):
         paired = pair(sealed, config.preprocess, config.pairing, hidden=config.unseen)
         scale = wearer_scale(paired, config.preprocess, hidden=config.unseen)
         seen = cut(paired, scale, config.preprocess, config.pairing, config.seen)
         if seen is not None and seen.pose is not None:
             (validation_parts if paired.participant in config.validation else train_parts).append(seen)
+        whole += stretches(paired, sealed.repetitions(), scale, config.preprocess, config.seen)
         if config.unseen_from == "recordings" and paired.participant not in config.validation:
             poses = cut(paired, scale, config.preprocess, config.pairing, config.unseen)
             if poses is not None and poses.pose is not None:
@@ -77,6 +101,7 @@ def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallba
         unseen_poses=concatenate(unseen_parts) if unseen_parts else None,
         digest=digest,
         sessions=ids,
+        stretches=tuple(whole),
     )
 
 

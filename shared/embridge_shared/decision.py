@@ -79,13 +79,12 @@ class DecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         times = (self.steady_s, self.onset_s, self.release_s, self.hold_s)
         shares = [*self.accept.values(), self.otherwise]
         shares += [p for point in self.points for p in (*point.accept.values(), point.otherwise)]
+        levels = [(self.rest_below, self.rest_above), *((p.rest_below, p.rest_above) for p in self.points)]
         targets = (self.target_per_hour, *(point.target_per_hour for point in self.points))
         faults = {
             "a temperature": not (math.isfinite(self.temperature) and self.temperature > 0),
             "a floor below 1": not 0 <= self.floor < 1,
-            "rest levels in order": not all(
-                -math.inf < at.rest_below <= at.rest_above < math.inf for at in (self, *self.points)
-            ),
+            "rest levels in order": not all(-math.inf < low <= high < math.inf for low, high in levels),
             "probabilities": not all(0 <= p <= 1 for p in shares),
             "a novelty": self.novelty is not None and not self.novelty > 0,
             "times": not all(0 <= t < math.inf for t in times),
