@@ -59,7 +59,7 @@ def spec() -> StreamSpec:
 
 @cache
 def recorded(seed: int, names: tuple[str, ...], repetitions: int = 2, *, donned: int | None = None) -> Windows:
-    """Windows of a wearer, with pose; in a donning of their own and scaled, or as `ScriptedBand` sits and not scaled."""
+    """Windows of a wearer, with pose; scaled in a donning of their own, or unscaled as `ScriptedBand` sits."""
     performance = _performance(seed, names, repetitions)
     rotation = float(np.random.default_rng(seed).normal(0, 3)) if donned is None else 0.0
     forearm = Forearm(performance.wearer, Donning(rotation_deg=rotation), seed=seed if donned is None else donned)
@@ -194,7 +194,9 @@ def band(wearer: int, performance: int = 1, **more: object) -> ScriptedBand:
 def accuracy(view: WearerView, wearer: int, names: tuple[str, ...], repetitions: int = 2) -> float:
     """Share of windows of another recording of a wearer in the same donning that their model decides right."""
     model, found = view.model(), recorded(wearer, names, repetitions, donned=0)
-    assert model is not None and view.scale is not None and found.emg is not None
+    assert model is not None
+    assert view.scale is not None
+    assert found.emg is not None
     scores = model.log_likelihood(model.prior.describe(view.scale.apply(found.emg)))
     return float(
         np.mean([model.labels[i] == names[t] for i, t in zip(scores.argmax(axis=1), found.label, strict=True)])

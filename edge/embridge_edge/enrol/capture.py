@@ -183,7 +183,7 @@ class Capture:
             out += self._found(result, at)
         elif guide.phase is not phase:
             out.append(self._prompted(at))
-        if at // self._step % _LEVEL_EVERY == 0:
+        if not self.done and at // self._step % _LEVEL_EVERY == 0:
             level = Level(at=self._sample(at), level=guide.level, phase=guide.phase, remaining_s=guide.remaining_s(at))
             out.append(level)
         return out

@@ -17,7 +17,7 @@ from embridge_edge.decode.runtime import Decoder
 from embridge_edge.enrol.capture import Capture
 from embridge_edge.enrol.choice import Baseline, Served, served
 from embridge_edge.enrol.decoder import WearerDecoder
-from embridge_edge.enrol.embed import features_of, fit_own_scale
+from embridge_edge.enrol.embed import donning_activity, features_of, fit_own_scale
 from embridge_edge.enrol.events import Weighed
 from embridge_edge.enrol.known import confusions
 from embridge_edge.enrol.repetition import StoredRepetition
@@ -28,12 +28,15 @@ from embridge_edge.update.slots import Slots
 from embridge_shared.clock import Clock
 from embridge_shared.decision import DecisionConfig
 from embridge_shared.enrolment import Entry, GestureNote, Verb
-from embridge_shared.errors import OperatorError, Reason
+from embridge_shared.errors import DataError, OperatorError, Reason
 from embridge_shared.gesture_spec import GestureFolder
 from embridge_shared.gestures import Gesture
+from embridge_shared.preprocess import PreprocessConfig
 from embridge_shared.release import Bundle, read_bundle
 from embridge_shared.signal import StreamSpec
 from embridge_shared.wearer import bends
+from embridge_shared.wearer.donning import Activity
+from embridge_shared.wearer.worn import ring_of
 
 CALIBRATED: Final = 4
 """Gestures of a calibration by default: two repetitions of each take about a minute."""
@@ -87,14 +90,26 @@ class Desk:
         release: The release.
         edge: Name of this edge.
         clock: Dates what is kept.
+        rings: Channels that are a ring of electrodes, by device, beside those known.
     """
 
-    def __init__(self, state_dir: Path, participant: str, release: Release, *, edge: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        participant: str,
+        release: Release,
+        *,
+        edge: str,
+        clock: Clock,
+        rings: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        self._rings = rings
         self.release = release
+        self.state_dir = state_dir
+        self.clock = clock
         self.store = WearerStore(state_dir, participant, edge=edge, clock=clock)
         self.calibrations = CalibrationStore(state_dir / CALIBRATIONS)
         self._everyone = GestureFolder(state_dir)
-        self._clock = clock
 
     def view(self, spec: StreamSpec, *, uncalibrated: bool = False) -> WearerView:
         """The wearer as they are now; raises as `view_of`."""
@@ -132,10 +147,15 @@ class Desk:
             key=calibration_key(self.release.preprocess, spec),
             scale=scale,
             duration_s=sound / self.release.preprocess.front_end.rate_hz,
-            created_ns=self._clock.wall_ns(),
+            created_ns=self.clock.wall_ns(),
+            ring=(ring := self._ring(spec)),
+            activity=_sat(taken, self.release.preprocess, ring),
         )
         self.calibrations.save(calibration)
         return entry, calibration
+
+    def _ring(self, spec: StreamSpec) -> tuple[int, ...]:
+        return ring_of(spec, self._rings)
 
     def served(self, spec: StreamSpec, decoder: Decoder | None = None) -> Served:
         """What decodes for this wearer; raises as `view`.
@@ -207,6 +227,14 @@ def note_of(label: str, known: Mapping[str, Gesture], release: Release, *, sourc
         posture=tuple(float(a) for a in shape.pose),
         source=source or f"template {label}",
     )
+
+
+def _sat(taken: Sequence[StoredRepetition], preprocess: PreprocessConfig, ring: tuple[int, ...]) -> Activity | None:
+    """How the band sat; None where it is no ring, or too little happened."""
+    try:
+        return donning_activity(taken, preprocess, ring) if ring else None
+    except DataError:
+        return None
 
 
 def _taken(capture: Capture) -> list[StoredRepetition]:

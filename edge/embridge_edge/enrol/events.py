@@ -107,7 +107,7 @@ class Weighed(_Told, frozen=True, kw_only=True, tag="model"):
     confusions: tuple[tuple[str, str, float], ...] = ()
 
 
-class Tested(_Told, frozen=True, kw_only=True, tag="tested"):
+class Answered(_Told, frozen=True, kw_only=True, tag="tested"):
     """A gesture of the test round was decided.
 
     Attributes:
@@ -139,4 +139,4 @@ class Stopped(_Told, frozen=True, kw_only=True, tag="stopped"):
     advice: str = ""
 
 
-EnrolEvent = Prompted | Level | Judged | Weighed | Tested | Stopped
+EnrolEvent = Prompted | Level | Judged | Weighed | Answered | Stopped

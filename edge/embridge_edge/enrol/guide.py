@@ -17,6 +17,8 @@ from embridge_shared.enrolment import Refusal
 from embridge_shared.errors import ConfigError
 
 STEP_S: Final = 0.05
+_ATTEMPT: Final = 0.5
+"""Share of the level of rest from which on something was tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ class Guide:
             self._onset = max(self._since, self._over - round(RECENT_S / 2 * self._rate_hz))
             self._enter(Phase.HOLD, at)
         elif self._s(at - self._since) > self.pace.patience_s:
-            seen = self._peak >= self.pace.falls
+            seen = self._peak >= _ATTEMPT * self.pace.falls
             return Missed(Refusal.TOO_WEAK if seen else Refusal.NO_ACTIVITY, self._peak)
         return None
 

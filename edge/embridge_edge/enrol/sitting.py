@@ -8,7 +8,7 @@ from typing import Protocol
 
 from embridge_edge.courier import Courier
 from embridge_edge.enrol.capture import Capture, Origin
-from embridge_edge.enrol.events import EnrolEvent, Judged, Phase, Prompted, Tested
+from embridge_edge.enrol.events import Answered, EnrolEvent, Judged, Phase, Prompted
 from embridge_edge.enrol.publish import publish
 from embridge_edge.enrol.store import WearerStore
 from embridge_edge.lock import only_agent
@@ -85,7 +85,7 @@ class _Log:
             if isinstance(e, Prompted) and e.phase is Phase.PERFORM:
                 number = self._counts[e.gesture] = self._counts.get(e.gesture, 0) + 1
                 self._cue = (e.gesture, number, self._time_ns(e.at))
-            elif isinstance(e, Judged | Tested) and self._cue is not None:
+            elif isinstance(e, Judged | Answered) and self._cue is not None:
                 gesture, number, start_ns = self._cue
                 self._cue = None
                 end_ns = max(start_ns, self._time_ns(e.at))

@@ -20,7 +20,7 @@ from embridge_edge.enrol.events import EnrolEvent
 from embridge_edge.enrol.scripted import ScriptedBand
 from embridge_edge.enrol.sitting import Capturing, deliver, sit
 from embridge_edge.enrol.telling import Teller, silent
-from embridge_edge.enrol.trial import TestRound, mixed_round
+from embridge_edge.enrol.trial import TrialRound, mixed_round
 from embridge_edge.plan import SessionPlan, SyntheticSource, check_participant
 from embridge_edge.takes import Take, open_take
 from embridge_shared.clock import Clock, SystemClock
@@ -67,7 +67,14 @@ class _Session:
         self.clock: Clock = SystemClock()
         self.known: dict[str, Gesture] = known_gestures(self.settings.state_dir)
         release = release_of(bundle_here(self.settings.state_dir, asked.release))
-        self.desk = Desk(self.settings.state_dir, asked.participant, release, edge=self.settings.name, clock=self.clock)
+        self.desk = Desk(
+            self.settings.state_dir,
+            asked.participant,
+            release,
+            edge=self.settings.name,
+            clock=self.clock,
+            rings=self.settings.rings,
+        )
         added = self.desk.store.held().gestures
         self._titles = Teller({**self.known, **{k: _shape(v) for k, v in added.items() if v.posture is not None}})
         self._purpose = purpose
@@ -173,12 +180,12 @@ def try_out(asked: Asked, names: Sequence[str], *, each: int, seed: int) -> None
     others = [label for label in own if label not in chosen]
     script = mixed_round(chosen, others, np.random.default_rng(seed), each=each)
 
-    def make(origin: Origin) -> TestRound:
-        return TestRound(view, script, origin)
+    def make(origin: Origin) -> TrialRound:
+        return TrialRound(view, script, origin)
 
     session.say(f"{asked.participant}: {len(script)} gestures in random order. Rest your arm; Ctrl-C stops.")
     done = session.run(make, take, plan)
-    assert isinstance(done, TestRound)
+    assert isinstance(done, TrialRound)
     right = sum(t.asked == t.decided for t in done.results)
     session.say(f"{right} of {len(done.results)} right ({done.accuracy:.2f})")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from embridge_edge.enrol.events import EnrolEvent, Judged, Level, Phase, Prompted, Stopped, Tested, Weighed
+from embridge_edge.enrol.events import Answered, EnrolEvent, Judged, Level, Phase, Prompted, Stopped, Weighed
 from embridge_shared.gestures import Gesture
 
 _WORDS = {
@@ -37,7 +37,7 @@ class Teller:
             return [self._judged(e)]
         if isinstance(e, Weighed):
             return _weighed(e)
-        if isinstance(e, Tested):
+        if isinstance(e, Answered):
             said = "right" if e.asked == e.decided else f"taken for {e.decided}"
             return [f"  {e.number} of {e.of}: {self._title(e.asked)}: {said} ({e.probability:.2f})"]
         if isinstance(e, Stopped) and not e.complete:

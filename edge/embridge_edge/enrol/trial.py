@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from embridge_edge.enrol.capture import Capture, Origin
-from embridge_edge.enrol.events import EnrolEvent, Tested
+from embridge_edge.enrol.events import Answered, EnrolEvent
 from embridge_edge.enrol.guide import Missed, Movement, Pace
 from embridge_edge.enrol.view import WearerView
 from embridge_shared.decision import probabilities
@@ -30,7 +30,7 @@ def mixed_round(new: Sequence[str], others: Sequence[str], rng: np.random.Genera
     return [str(label) for label in rng.permutation(np.array(order, object))]
 
 
-class TestRound(Capture):
+class TrialRound(Capture):
     """Asks for gestures and decides them; nothing is taken, nothing is refused.
 
     Args:
@@ -46,12 +46,10 @@ class TestRound(Capture):
         ModelError: INCOMPATIBLE: the release has no prior of wearers.
     """
 
-    __test__ = False
-
     def __init__(self, view: WearerView, script: Sequence[str], origin: Origin, *, pace: Pace | None = None) -> None:
         super().__init__(view, script, origin, pace=pace)
         self._model: WearerModel = _model(view)
-        self.results: list[Tested] = []
+        self.results: list[Answered] = []
 
     @property
     def accuracy(self) -> float:
@@ -71,7 +69,7 @@ class TestRound(Capture):
         return self._decided(self._model.labels[int(p.argmax())], float(p.max()), at)
 
     def _decided(self, label: str, probability: float, at: int) -> list[EnrolEvent]:
-        told = Tested(
+        told = Answered(
             at=self._sample(at),
             asked=self.label,
             decided=label,

@@ -47,7 +47,7 @@ class Strictness:
     least_level: float = 0.15
     most_clipped: float = 0.01
     least_rest_s: float = 0.3
-    inconsistent: float = 3.0
+    inconsistent: float = 2.0
     similar: float = 0.8
 
 
