@@ -30,6 +30,23 @@ NINAPRO_DB1_E1: dict[int, str] = {
 } | {9: "thumb_adduction", 10: "thumb_abduction", 11: "thumb_flexion", 12: "thumb_extension"}
 """Labels 1..12 of NinaPro DB1, exercise 1; label 0 is rest."""
 
+COUNTS: dict[int, str] = {
+    **{1: "point", 2: "peace", 3: "three", 4: "four", 5: "open"},
+    **{6: "six", 7: "seven", 8: "eight", 9: "ok", 10: "thumbs_up"},
+}
+"""Which gesture shows a number, on one hand, as in American Sign Language."""
+
+FINGERSPELLING: dict[str, str] = {
+    **{"A": "letter_a", "D": "letter_d", "E": "letter_e", "F": "ok", "I": "pinky_up", "K": "letter_k", "L": "gun"},
+    **{"O": "pinch_all", "R": "letter_r", "S": "fist", "U": "letter_u", "V": "peace", "W": "three", "X": "letter_x"},
+    "Y": "shaka",
+}
+"""Which gesture spells a letter by the shape of the hand alone, as in American Sign Language; the others need the wrist
+or a movement, or differ from one of these in less than a decoder sees."""
+
+ALIKE = 0.75
+"""Least `similarity` of two shapes that are hard to tell apart for any decoder."""
+
 _Degrees = tuple[float, float, float, float]
 
 
@@ -284,7 +301,7 @@ def similarity(gestures: Iterable[Gesture]) -> NDArray[np.float64]:
     return kernel
 
 
-def confusable(gestures: Iterable[Gesture], above: float = 0.75) -> list[tuple[str, str, float]]:
+def confusable(gestures: Iterable[Gesture], above: float = ALIKE) -> list[tuple[str, str, float]]:
     """Pairs too alike to be told apart, the worst first.
 
     Args:

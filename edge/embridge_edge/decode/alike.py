@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embridge_edge.decode.added import Placed, PoseEncoder
 from embridge_shared.errors import OperatorError, Reason
-from embridge_shared.gestures import Gesture, similarity
+from embridge_shared.gestures import ALIKE, Gesture, similarity
 from embridge_shared.hand import N_JOINTS
 from embridge_shared.release import Bundle
 from embridge_shared.wearer import KnownGesture, WearerModel
@@ -24,8 +24,6 @@ MISTAKEN: Final = 0.25
 """Expected confusion of two gestures from which people are warned."""
 NEAR: Final = 0.85
 """Cosine in a release's space from which people are warned; one gesture by two people is as far apart."""
-ALIKE: Final = 0.75
-"""Similarity of joint angles from which hand shapes are hard to tell apart."""
 
 
 @dataclass(frozen=True, slots=True)
