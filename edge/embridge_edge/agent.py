@@ -36,6 +36,7 @@ from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reas
 from embridge_shared.service import Notifier
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
+from embridge_shared.wearer.worn import ring_of
 from embridge_shared.wire.messages import EdgeState
 
 logger = logging.getLogger(__name__)
@@ -247,6 +248,7 @@ class Agent:
             tap.spec,
             tap.chunks,
             created_ns=self._clock.wall_ns(),
+            ring=ring_of(tap.spec, self._edge.rings),
         )
         save_calibration(self._state_dir, calibration)
         # A log is no place for who it was: it outlives their data.
@@ -255,12 +257,15 @@ class Agent:
     async def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
         def own() -> Serving:
             spec, edge = take.band.spec, self._edge.name
-            return serving(self._state_dir, entry.participant, decoder, spec, edge=edge, clock=self._clock)
+            auto = self._edge.auto_turn
+            return serving(
+                self._state_dir, entry.participant, decoder, spec, edge=edge, clock=self._clock, auto_turn=auto
+            )
 
         found = await asyncio.to_thread(own)
         asked = entry.false_per_hour if entry.false_per_hour is not None else self._edge.false_per_hour
         return LiveDecoding(
-            StreamDecoder(decoder, take.band.spec, found.scale, source=found.source),
+            StreamDecoder(decoder, take.band.spec, found.scale, source=found.source, wearing=found.wearing),
             decision_for(decoder.manifest, wearer=found.source is not None, target_per_hour=asked),
             sinks=self.decisions,
         )
@@ -323,6 +328,7 @@ class Agent:
             update=self._releases.progress,
             bands=self._take.states() if self._take is not None else (),
             quality=self._recorder.quality() if self._recorder is not None else (),
+            wearing=self._recorder.wearing() if self._recorder is not None else None,
             disk=disk_level(self._courier.spool.room, self._edge.reserve_bytes),
             disk_free=self._courier.spool.room,
             certificate_ends_ns=self._credentials.watch(self._clock.wall_ns()),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embridge_edge.live import LiveDecoding
 from embridge_edge.quality import QualityWatch
 from embridge_shared.quality import ChannelSummary, Grade
-from embridge_shared.session import BandChanged
+from embridge_shared.session import BandChanged, WearingChanged
 
 
 class StreamDigest(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +57,7 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     decode: DecodeDigest | None = None
     quality: tuple[QualityDigest, ...] = ()
     bands: tuple[BandChanged, ...] = ()
+    wearing: WearingChanged | None = None
     wall_s: float = 0.0
 
 

@@ -17,6 +17,7 @@ from tuf.api.metadata import Metadata, Root
 
 from embridge_edge.courier import Courier
 from embridge_edge.decode.calibration import FOLDER as CALIBRATIONS
+from embridge_edge.decode.donning import FOLDER as DONNINGS
 from embridge_edge.enrol.store import forget
 from embridge_edge.spool import Spool
 from embridge_edge.update.slots import FOLDER as UPDATES
@@ -130,7 +131,7 @@ def erase(spool: Spool, state_dir: Path, means: Callable[[str], bool]) -> int:
     spool.erase(sessions)
     files = [
         path
-        for folder in (CALIBRATIONS, DIGESTS)
+        for folder in (CALIBRATIONS, DONNINGS, DIGESTS)
         for path in sorted((state_dir / folder).glob("*.json"))
         if meant(_named(path))
     ]

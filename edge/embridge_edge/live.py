@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embridge_edge.decode.decision import Decided, Sinks
+from embridge_edge.decode.drift import Drift
 from embridge_edge.decode.stream import Decoded, StreamDecoder
 from embridge_edge.source import Packet
 from embridge_shared.decision import UNKNOWN, Decider, Decision, DecisionConfig, GestureEvent
 from embridge_shared.gestures import REST_LABEL
-from embridge_shared.session import GestureDecoded, Session
+from embridge_shared.session import GestureDecoded, Session, WearingChanged
 from embridge_shared.signal import Chunk, Modality, SampleType, StreamSpec
 
 _CHUNK = 20  # results
@@ -31,7 +33,7 @@ class Outcome:
     """What a packet gave: chunks that are full and gestures that changed, to be kept together or not at all."""
 
     chunks: list[Chunk] = field(default_factory=list)
-    events: list[GestureDecoded] = field(default_factory=list)
+    events: list[GestureDecoded | WearingChanged] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.chunks or self.events)
@@ -95,12 +97,14 @@ class LiveDecoding:
         """
         results = await asyncio.to_thread(self._decoder.push, packet.samples, packet.first)
         out = Outcome()
+        again = bool(results) and self._number(results[-1]) < self.until
         for result in results:
             self.latencies_s.append(result.latency_s)
-            number = (result.end - self._window.length) // self._window.hop
+            number = self._number(result)
             known = number < self.until
             t_ns = time_ns(result.sample)
-            events = [] if self._last is None or number == self._last.number + 1 else self._ended(tell=not known)
+            events: list[GestureDecoded | WearingChanged] = []
+            events += [] if self._last is None or number == self._last.number + 1 else self._ended(tell=not known)
             decided = self._decide(result, number, t_ns, packet.host_ns)
             if known:
                 continue
@@ -114,6 +118,10 @@ class LiveDecoding:
                 self._sinks.tell(decided)
             self._keep(row, t_ns, out, whole=bool(events))
             out.events += events
+        worn = self._worn(time_ns(packet.first + len(packet.samples) - 1))
+        if worn and not again:
+            out.chunks += self.flush()
+            out.events += worn
         return out
 
     def flush(self) -> list[Chunk]:
@@ -129,7 +137,20 @@ class LiveDecoding:
 
     def finish(self) -> Outcome:
         """End what is on and close the chunks under way: the session is over."""
-        return Outcome(self.flush(), self._ended(tell=True))
+        return Outcome(self.flush(), [*self._ended(tell=True)])
+
+    @property
+    def drift(self) -> Drift | None:
+        """How well the wearer's calibration holds; None where nobody watches."""
+        return None if self._decoder.wearing is None else self._decoder.wearing.now
+
+    def _worn(self, t_ns: int) -> list[WearingChanged]:
+        """What was found since the last packet of how the band sits."""
+        told = [] if self._decoder.wearing is None else self._decoder.wearing.told()
+        return [msgspec.structs.replace(event, t_ns=t_ns) for event in told]
+
+    def _number(self, result: Decoded) -> int:
+        return (result.end - self._window.length) // self._window.hop
 
     def _ended(self, *, tell: bool) -> list[GestureDecoded]:
         """What was on ended with the last window: windows are missing after it."""

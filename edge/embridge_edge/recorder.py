@@ -28,7 +28,7 @@ from embridge_edge.spool import ANNOTATIONS, EVENTS, Item, Progress
 from embridge_edge.takes import Take
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DataError, DeviceError, EmbridgeError
-from embridge_shared.session import Event, Marker, Participant, Session, SessionClosed, SessionOpened
+from embridge_shared.session import Event, Marker, Participant, Session, SessionClosed, SessionOpened, WearingChanged
 from embridge_shared.signal import Chunk, Modality
 from embridge_shared.wire import codec, topics
 from embridge_shared.wire.messages import EventMessage, StreamQuality, pack
@@ -171,6 +171,11 @@ class Recorder:
     def quality(self) -> tuple[StreamQuality, ...]:
         """What the channels are worth now, of streams that were judged."""
         return tuple(w.state for w in self._watches.values() if w.state is not None)
+
+    def wearing(self) -> WearingChanged | None:
+        """How the band sits and whether the wearer drifts; None where nobody watches."""
+        drift = None if self._live is None else self._live.drift
+        return None if drift is None else drift.told(self._clock.wall_ns())
 
     async def run(self) -> Digest:
         """Record to the end of every source.
@@ -329,6 +334,7 @@ class Recorder:
             decode=decode_digest(self._live),
             quality=tuple(quality_digest(w) for w in self._watches.values()),
             bands=tuple(self._bands.seen),
+            wearing=self.wearing(),
             wall_s=wall_s,
         )
 

@@ -94,6 +94,10 @@ class EdgeSettings(_Section):
     """Decode with the quantised encoder."""
     false_per_hour: float | None = Field(default=None, gt=0)
     """False activations an hour to put up with, by default those the release was fitted for; a plan can say otherwise."""
+    auto_turn: bool = False
+    """When a live session begins with the band turned, undo it at once; otherwise it is proposed only."""
+    rings: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Channels that are a ring of evenly spaced electrodes, in order around the arm, by device, beside known bands."""
     lsl_out: bool = False
     """Republish what is recorded as LSL outlets; a plan can say otherwise."""
     adapter: str = ""

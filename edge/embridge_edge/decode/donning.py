@@ -14,9 +14,9 @@ from embridge_edge.decode.activity import active_windows, ring_activity
 from embridge_edge.decode.calibration import Calibration, file_name
 from embridge_shared.archive import write_atomically
 from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
-from embridge_shared.preprocess import Features, PreprocessConfig, WearerScale
+from embridge_shared.preprocess import Features, PreprocessConfig
 from embridge_shared.wearer.donning import FITS_NATS, LEAST_WINDOWS, WORTH_NATS, Turn, find_turn, refit
-from embridge_shared.wearer.worn import Sits, WornScale
+from embridge_shared.wearer.worn import Sits
 
 FOLDER: Final = "donnings"
 LASTS_H: Final = 12.0
@@ -219,17 +219,3 @@ def don(
     )
     store.save(donning)
     return donning
-
-
-def worn_scale(
-    state_dir: Path, calibration: Calibration, preprocess: PreprocessConfig, *, now_ns: int
-) -> tuple[WearerScale | WornScale, Donning | None]:
-    """The scale a session decodes through: the calibration's, or that of how the band sits today.
-
-    Raises:
-        DataError: MALFORMED: the donning's file is damaged.
-    """
-    donning = DonningStore(state_dir / FOLDER).load(calibration, now_ns)
-    if donning is None:
-        return calibration.scale, None
-    return WornScale(calibration.scale, donning.sits, preprocess.front_end), donning

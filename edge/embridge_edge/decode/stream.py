@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from embridge_edge.decode.decision import EvidenceSource
 from embridge_edge.decode.hops import hops_of, window_at
 from embridge_edge.decode.runtime import Decoder
+from embridge_edge.decode.wearing import Wearing
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.decision import Evidence, activity_of
 from embridge_shared.errors import ModelError, Reason
 from embridge_shared.preprocess import FrontEnd, WearerScale
 from embridge_shared.signal import StreamSpec
+from embridge_shared.wearer.worn import WornScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class StreamDecoder:
         scale: The wearer's scale.
         source: What gives the evidence, as a model made the wearer's own does; by default the release's scores.
         hop_s: Time between two windows, s; by default the release's.
+        wearing: Watches how the band sits and says which scale is in force instead; by default `scale` always is.
         clock: Measures the latency; the system's by default.
 
     Raises:
@@ -64,6 +67,7 @@ class StreamDecoder:
         *,
         source: EvidenceSource | None = None,
         hop_s: float | None = None,
+        wearing: Wearing | None = None,
         clock: Clock | None = None,
     ) -> None:
         manifest = decoder.manifest
@@ -76,7 +80,8 @@ class StreamDecoder:
             )
         self.decoder = decoder
         self._source = source
-        self._scale = scale
+        self._scale: WearerScale | WornScale = scale
+        self.wearing = wearing
         self._clock = clock or SystemClock()
         self._front_end = FrontEnd(manifest.preprocess.front_end, spec)
         self.window = window_at(manifest.preprocess, hop_s)
@@ -101,6 +106,8 @@ class StreamDecoder:
         """Start a new stream at sample 0."""
         self._front_end.reset()
         self._hops.reset()
+        if self.wearing is not None:
+            self.wearing.reset()
 
     def skip(self, n: int) -> None:
         """Note that `n` samples are lost before the next ones."""
@@ -124,6 +131,8 @@ class StreamDecoder:
         arrived_ns = self._clock.monotonic_ns()
         out = []
         features = self._front_end.feed(raw, first)
+        if self.wearing is not None:
+            self._scale = self.wearing.push(features)
         scaled = replace(features, values=self._scale.apply(features.values))
         for seen in self._hops.push(scaled):
             scores = self.decoder.score(seen.queries)

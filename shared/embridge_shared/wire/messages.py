@@ -10,7 +10,7 @@ import msgspec
 from embridge_shared.disk import DiskLevel
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.quality.grades import Grade
-from embridge_shared.session import BandState, Event
+from embridge_shared.session import BandState, Event, WearingChanged
 
 SCHEMA = 1
 
@@ -132,6 +132,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
         quality: Of the session being recorded, once a stream was judged.
         disk: How much room its spool has: "ok", "low", or "full", when nothing is recorded.
         disk_free: Bytes the spool could still write.
+        wearing: How the band of the session being recorded sits, and drift; None where nobody watches.
         orders: Ids of the orders it has carried out, the latest last.
         certificate_ends_ns: Unix time its certificate towards the broker ends, ns; 0 without one.
         t_ns: Unix time of this message, ns.
@@ -149,6 +150,7 @@ class EdgeState(_Message, frozen=True, kw_only=True):
     update: str = "idle"
     bands: tuple[BandState, ...] = ()
     quality: tuple[StreamQuality, ...] = ()
+    wearing: WearingChanged | None = None
     disk: DiskLevel = DiskLevel.OK
     disk_free: int = 0
     orders: tuple[UUID, ...] = ()
