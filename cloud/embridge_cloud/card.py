@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from embridge_shared.decision import DecisionConfig
 from embridge_shared.release import Manifest
 
+_NONE = "{}: nobody fitted how to decide; scores are recorded alone.\n"
 _SEEN = {True: "yes", False: "**no, pose alone**"}
 
 
@@ -38,9 +40,27 @@ Head: **{manifest.head}**. {manifest.head_reason}
 |---|---|
 {figures}
 
+## Decides
+
+{_decides("Scores", manifest.decision)}
+{_decides("A model made the wearer's own", manifest.wearer_decision)}
+Figures named `decision.…` were measured on people who chose no threshold: false activations an hour of rest,
+share of performances told, share of what was told that was right, seconds to the right gesture, calibration error.
+
 ## Limits
 
-A wearer needs a calibration (rest and known gestures) before decoding. Scores are similarities, not probabilities.
+A wearer needs a calibration (rest and known gestures) before decoding. Scores are similarities; probabilities come of
+them by the temperature and the floor above.
 A `learn.linear_l2` above 0 says that the queries build on a closed-form linear path, which goes beyond the published
 method and carries much of the result on gestures whose EMG was never recorded.
 """
+
+
+def _decides(what: str, decision: DecisionConfig | None) -> str:
+    if decision is None:
+        return _NONE.format(what)
+    return (
+        f"{what}: temperature {decision.temperature:.3g}, floor {decision.floor:.3g}, rest below "
+        f"{decision.rest_below:.3f}, accepted from {decision.otherwise:.3f}, for {decision.target_per_hour:g} false "
+        f"activations an hour.\n"
+    )

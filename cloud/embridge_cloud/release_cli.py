@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from embridge_shared.decision import DecisionConfig
     from embridge_shared.release import Bundle
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ def list_releases(
 
 @app.command()
 def show(bundle: Annotated[Path, typer.Argument(help="A bundle file.")], as_json: Json = False) -> None:
-    """Show what a bundle holds, after checking it."""
+    """Show what a bundle holds and how it decides, after checking it."""
     import msgspec
 
     from embridge_shared.release import CARD, read_bundle
@@ -55,6 +56,8 @@ def show(bundle: Annotated[Path, typer.Argument(help="A bundle file.")], as_json
         typer.echo(json.dumps(body, ensure_ascii=False, indent=2))
         return
     typer.echo(_head(found))
+    for name, decision in (("scores", found.manifest.decision), ("wearer's model", found.manifest.wearer_decision)):
+        typer.echo(_thresholds(name, decision))
     typer.echo(found.files[CARD].decode("utf-8", "replace"))
 
 
@@ -90,6 +93,25 @@ def verify(
             reason=Reason(damaged[0]["reason"]),
             hint="Do not publish or run them; copy them again from where they were made.",
         )
+
+
+def _thresholds(name: str, decision: DecisionConfig | None) -> str:
+    """How something decides, a line a target of false activations."""
+    if decision is None:
+        return f"decisions of the {name}: none\n"
+    lines = [
+        f"decisions of the {name}: temperature {decision.temperature:.3g}, floor {decision.floor:.3g}"
+        + ("" if decision.novelty is None else f", unknown beyond {decision.novelty:.2f}")
+        + f"; onset {decision.onset_s:g} s, release {decision.release_s:g} s, hold {decision.hold_s:g} s"
+    ]
+    for point in decision.points or (decision,):
+        chosen = "*" if point.target_per_hour == decision.target_per_hour else " "
+        own = "".join(f", {label} {least:.3f}" for label, least in sorted(point.accept.items()))
+        lines.append(
+            f"  {chosen} {point.target_per_hour:>4g} false an hour: rest below {point.rest_below:.3f}, "
+            f"moving above {point.rest_above:.3f}, accepted from {point.otherwise:.3f}{own}"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _head(bundle: Bundle) -> str:

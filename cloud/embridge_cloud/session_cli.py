@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embridge_cloud.store.manifest import StreamEntry
     from embridge_cloud.store.sealed import Catalogue, SealedSession
     from embridge_shared.quality import Summary
-    from embridge_shared.session import BandChanged
+    from embridge_shared.session import BandChanged, GestureDecoded
 
 app = typer.Typer(no_args_is_help=True, help="Sealed sessions.", rich_markup_mode=None, pretty_exceptions_enable=False)
 commands.register(app)
@@ -47,7 +47,7 @@ def list_sessions(directory: Folder = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> None:
-    """Show one session: its streams, gaps, repetitions, and what its bands went through."""
+    """Show one session: its streams, gaps, repetitions, what was decoded live, and what its bands went through."""
     import msgspec
 
     found = _pick(_catalogue(directory), session)
@@ -57,6 +57,7 @@ def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> N
         "cues": msgspec.to_builtins(found.cues()),
         "repetitions": msgspec.to_builtins(found.repetitions()),
         "bands": msgspec.to_builtins(found.bands()),
+        "decoded": msgspec.to_builtins(found.decoded()),
     }
     if as_json:
         typer.echo(json.dumps(body))
@@ -72,6 +73,8 @@ def show(session: Which, directory: Folder = None, as_json: AsJson = False) -> N
         )
     for change in found.bands():
         typer.echo(_changed(found, change))
+    for line in _decoded(found.decoded()):
+        typer.echo(line)
     for rep in found.repetitions():
         note = f" ({rep.reason})" if rep.reason else ""
         seconds = (rep.start_ns - found.session.started_ns) * 1e-9
@@ -84,6 +87,20 @@ def _lost(entry: StreamEntry) -> str:
         return lost
     estimated = sum(b - a for a, b in entry.inferred)
     return f"{lost}, {estimated} of them in {len(entry.inferred)} gaps whose length is an estimate by time"
+
+
+def _decoded(events: list[GestureDecoded]) -> list[str]:
+    """A line a gesture that live decoding saw."""
+    from statistics import median
+
+    lines = []
+    for gesture in sorted({e.gesture for e in events}):
+        begun = [e for e in events if e.gesture == gesture and e.change == "onset"]
+        lasted = [e.lasted_s for e in events if e.gesture == gesture and e.change == "release"]
+        long = f", {median(lasted):.1f} s each" if lasted else ""
+        sure = f", probability {median(e.probability for e in begun):.2f}" if begun else ""
+        lines.append(f"decoded     {gesture}: {len(begun)} ×{long}{sure}")
+    return lines
 
 
 def _changed(found: SealedSession, change: BandChanged) -> str:

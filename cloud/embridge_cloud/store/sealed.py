@@ -23,7 +23,7 @@ from embridge_cloud.store.manifest import (
 )
 from embridge_cloud.store.ranges import Range
 from embridge_shared.errors import DataError, Reason
-from embridge_shared.session import BandChanged, CueShown, Event, Repetition, Session
+from embridge_shared.session import BandChanged, CueShown, Event, GestureDecoded, Repetition, Session
 from embridge_shared.signal import Arrivals, StreamSpec
 
 if TYPE_CHECKING:
@@ -165,6 +165,10 @@ class SealedSession:
     def bands(self) -> list[BandChanged]:
         """What its devices went through while it was recorded."""
         return [e.event for e in self.events() if isinstance(e.event, BandChanged)]
+
+    def decoded(self) -> list[GestureDecoded]:
+        """What live decoding saw begin, last and end."""
+        return [e.event for e in self.events() if isinstance(e.event, GestureDecoded)]
 
     def cues(self) -> list[CueShown]:
         """What the participant was asked for."""

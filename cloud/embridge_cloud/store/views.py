@@ -36,6 +36,12 @@ _EXPORTED = {
     "repetitions": """
         SELECT r.*, s.participant, make_timestamp_ns(r.start_ns) AS started_at, make_timestamp_ns(r.end_ns) AS ended_at
         FROM repetitions r JOIN sessions s USING (session)""",
+    "decoded": """
+        SELECT e.session, e.seq, s.participant, s.release, body->>'change' AS change, body->>'gesture' AS gesture,
+               (body->>'t_ns')::BIGINT AS t_ns, make_timestamp_ns((body->>'t_ns')::BIGINT) AS at,
+               (body->>'number')::BIGINT AS number, (body->>'probability')::DOUBLE AS probability,
+               (body->>'lasted_s')::DOUBLE AS lasted_s
+        FROM events e JOIN sessions s USING (session) WHERE kind = 'decoded'""",
     "gaps": "SELECT session, name AS stream, first, n, seconds, inferred FROM v_gaps",
     "quality": """
         SELECT q.* EXCLUDE (stream), t.name AS stream FROM v_quality q
