@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import NoReturn
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _BACKOFF_MIN_S = 0.25
 _STATE_EVERY_S = 10.0
 _PUBLISH_TIMEOUT_S = 10.0
+_ASIDE = 64
 
 
 class LinkState(StrEnum):
@@ -74,6 +76,8 @@ class Uplink:
         self._cursor = 0
         self._wake = asyncio.Event()
         self._state_changed = asyncio.Event()
+        self._aside: deque[tuple[str, bytes]] = deque(maxlen=_ASIDE)
+        self._aside_waits = asyncio.Event()
         self.link = LinkState.CONNECTING
         self.sent = 0
         self.resent = 0
@@ -85,6 +89,12 @@ class Uplink:
     def state_changed(self) -> None:
         """Publish the state now."""
         self._state_changed.set()
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """Publish something that counts only now: once, unacknowledged, and not at all while there is no link."""
+        if self.link is LinkState.ONLINE:
+            self._aside.append((topic, payload))
+            self._aside_waits.set()
 
     async def run(self) -> NoReturn:
         """Stay connected for ever."""
@@ -134,6 +144,7 @@ class Uplink:
             await client.subscribe([(topic, 1) for topic in wanted])
             self._inflight.clear()
             self._cursor = 0
+            self._aside.clear()
             self.link = LinkState.ONLINE
             logger.info("connected to %s:%s", self._mqtt.host, self._mqtt.port)
             try:
@@ -141,6 +152,7 @@ class Uplink:
                     tasks.create_task(self._receive(client), name="uplink-receive")
                     tasks.create_task(self._send(client), name="uplink-send")
                     tasks.create_task(self._tell(client), name="uplink-state")
+                    tasks.create_task(self._say(client), name="uplink-aside")
             finally:
                 if self.link is LinkState.ONLINE and _being_cancelled():
                     await self._say_goodbye(client)
@@ -181,6 +193,14 @@ class Uplink:
             self._inflight[item.id] = (now, self._inflight.get(item.id, (0, 0))[1] + 1)
         await asyncio.gather(*(client.publish(i.topic, i.payload, qos=1) for i in items))
         self.sent += len(items)
+
+    async def _say(self, client: Client) -> None:
+        while True:
+            self._aside_waits.clear()
+            while self._aside:
+                topic, payload = self._aside.popleft()
+                await client.publish(topic, payload, qos=0)
+            await self._aside_waits.wait()
 
     async def _late(self) -> list[Item]:
         """What was sent long ago and is not covered yet."""

@@ -105,6 +105,39 @@ class EdgeSettings(_Section):
     `--adapter` can name another."""
 
 
+class OutputSettings(_Section):
+    """Where decisions go while an edge decodes, for programs and devices."""
+
+    enabled: tuple[str, ...] = ()
+    """`websocket[:PORT]`, `osc[:HOST:PORT]`, `lsl`, `mqtt`, `keys:MAPPING.toml`; a plan can say otherwise."""
+    updates_hz: float = Field(default=10.0, ge=0, le=1000)
+    """Decisions a second that are sent beside gestures; no more than there are hops. 0 sends gestures alone."""
+    websocket_host: str = "127.0.0.1"
+    """Address the WebSocket server listens on; beyond this machine only with a token."""
+    websocket_port: int = Field(default=8471, ge=0, le=65535)
+    """0 takes any free port."""
+    websocket_token: SecretStr = SecretStr("")
+    """Token that every client must show; never shown itself. None is asked for when empty."""
+    websocket_origins: tuple[str, ...] = ()
+    """Web pages that may connect from a browser, as in "https://panel.example"; none by default but the page itself."""
+    websocket_hosts: tuple[str, ...] = ()
+    """Further names the server is asked by; clients that ask for others are refused."""
+    websocket_page: LocalPath | None = None
+    """HTML file that the WebSocket server hands out at `/`."""
+    osc_host: str = "127.0.0.1"
+    """Where OSC messages go."""
+    osc_port: int = Field(default=9000, ge=1, le=65535)
+    """The UDP port there."""
+    osc_gesture: str = "/embridge/gesture/{gesture}"
+    """Address of gestures; `{gesture}` and `{change}` are filled in. Empty sends none."""
+    osc_decision: str = "/embridge/decision"
+    """Address of decisions; empty sends none."""
+    keys_dry_run: bool = False
+    """Only say which keys would be pressed."""
+    mqtt_updates_hz: float = Field(default=0.0, ge=0, le=50)
+    """Decisions a second on the live topic of MQTT; 0 sends gestures alone."""
+
+
 class CloudSettings(_Section):
     """The cloud process."""
 
@@ -210,6 +243,7 @@ class Settings(BaseSettings):
 
     mqtt: MqttSettings = MqttSettings()
     edge: EdgeSettings = Field(default_factory=EdgeSettings)
+    outputs: OutputSettings = OutputSettings()
     cloud: CloudSettings = Field(default_factory=CloudSettings)
     store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()

@@ -66,6 +66,7 @@ _ACL: Final = f"""\
 pattern write {ROOT}/up/+/%u/+/+
 pattern write {ROOT}/event/+/%u/+
 pattern write {ROOT}/state/%u
+pattern write {ROOT}/live/%u
 pattern read {ROOT}/down/%u/+
 pattern readwrite {ROOT}/check/%u
 """
@@ -97,4 +98,4 @@ def _reads(name: str) -> str:
     found = INGESTER.fullmatch(name)
     shards = range(int(found[1]), int(found[2]) + 1) if found is not None else None
     ways = [f"{kind}/{s}/#" for s in shards for kind in ("up", "event")] if shards is not None else ["up/#", "event/#"]
-    return "".join(f"topic read {ROOT}/{way}\n" for way in (*ways, "state/+"))
+    return "".join(f"topic read {ROOT}/{way}\n" for way in (*ways, "state/+", "live/+"))

@@ -6,6 +6,7 @@
     embridge/v1/down/{edge}/desired                    retained: the release and policy an edge should run
     embridge/v1/down/{edge}/orders                     signed orders to erase a participant
     embridge/v1/state/{edge}                           retained, also the last will
+    embridge/v1/live/{edge}                            gestures as they fall, for applications; JSON, never kept
     embridge/v1/check/{edge}                           what `embridge doctor` says to itself; nobody else listens
 
 The shard is crc32(edge) mod 256, so that an ingester owns a range of edges, in order, with one writer.
@@ -71,6 +72,11 @@ def orders_topic(edge: str) -> str:
 def state_topic(edge: str) -> str:
     """Retained topic with what an edge is."""
     return f"{ROOT}/state/{check_edge(edge)}"
+
+
+def live_topic(edge: str) -> str:
+    """Topic on which an edge tells applications what it decodes."""
+    return f"{ROOT}/live/{check_edge(edge)}"
 
 
 def check_topic(edge: str) -> str:

@@ -1,0 +1,1 @@
+"""Where decisions go: one file an output, behind one small interface."""
