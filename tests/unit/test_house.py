@@ -68,8 +68,8 @@ def modules_of_extras() -> list[str]:
     """Modules that only an extra brings."""
     extras = PROJECT["project"]["optional-dependencies"]
     names = {Requirement(r).name for extra in ("edge", "cloud", "tui") for r in extras[extra]}
-    renamed = {"faiss-cpu": "faiss"}
-    return sorted({renamed.get(n, n) for n in names} | {"uvicorn", "starlette", "paho"})
+    renamed = {"faiss-cpu": "faiss", "paho-mqtt": "paho"}
+    return sorted({renamed.get(n, n) for n in names} | {"uvicorn", "starlette"})
 
 
 def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
