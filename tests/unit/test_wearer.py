@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.learn.wearer_prior import PriorSettings, fit_wearer_prior
+from embridge_edge.decode.drift import SPEAK_AT, log_distance, usual_distance
 from embridge_shared.errors import DataError, LeakageError, ModelError, Reason
 from embridge_shared.wearer import KnownGesture, Repetition, WearerModel, WearerPrior, bends
 
@@ -146,6 +147,24 @@ def test_without_deviation_between_people_repetitions_change_nothing(world: Worl
     assert np.array_equal(moved.mean, still.mean)
 
 
+def test_a_gesture_without_a_pose_may_lie_anywhere_until_it_is_performed(world: World) -> None:
+    prior = fitted(world)
+    levels = world.person(0.05)
+    gestures = [*known(prior)[:4], KnownGesture("g4", None), KnownGesture("g5", None)]
+    before = WearerModel(prior, gestures)
+    assert (before.variance[4] > before.variance[:4].max(axis=0)).all()
+    assert np.allclose(before.mean[4], before.mean[5])
+    assert np.isfinite(before.log_likelihood(prior.describe(world.windows(levels, 4)))).all()
+    after = WearerModel(prior, gestures, performed(prior, world, levels, (4, 5)))
+    assert accuracy(after, world, levels, (4, 5)) > 0.95
+    assert accuracy(after, world, levels, tuple(range(6))) > 0.9
+    assert after.weight[4] > 0.5
+    # what a person has in all gestures is learnt from one nobody posed, and nothing else is
+    alone = WearerModel(prior, gestures, performed(prior, world, world.person(0.5), (4,)))
+    moved = np.abs(alone.mean[:4] - before.mean[:4])
+    assert np.allclose(moved, moved[0])
+
+
 def test_likelihood_is_the_gaussian_density(world: World) -> None:
     prior = fitted(world)
     model = WearerModel(prior, known(prior))
@@ -239,3 +258,19 @@ def test_without_poses_nobody_knows_a_gesture_nobody_performed(world: World) -> 
         fit_wearer_prior(train, train, GESTURES[:4])
     with pytest.raises(LeakageError):
         fit_wearer_prior(train, None, GESTURES[:3], unseen=("g3",))
+
+
+def test_drift_is_told_against_repetitions_the_model_has_not_seen(world: World) -> None:
+    prior = fitted(world)
+    levels, gestures = world.person(0.05), known(prior)
+    own = performed(prior, world, levels, (0, 1, 2, 3))
+    model = WearerModel(prior, gestures, own)
+    usual = usual_distance(model, own)
+    assert usual is not None
+    fresh, strange = (
+        np.concatenate([log_distance(model, prior.describe(world.windows(at, 1))) for _ in range(20)]).mean() - usual
+        for at in (levels, world.person(0.05) * np.array([4, 1, 4, 1, 4, 1]))
+    )
+    assert abs(fresh) < SPEAK_AT
+    assert strange > SPEAK_AT
+    assert usual_distance(model, own[:1]) is None

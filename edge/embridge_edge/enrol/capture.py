@@ -292,6 +292,7 @@ class Capture:
             edge=self._origin.edge,
             release=self.view.release.name,
             source=self._origin.source,
+            calibrates=self.view.scale is None,
         )
         return StoredRepetition(about, samples.astype(self.view.spec.dtype.numpy)), lost
 

@@ -117,8 +117,9 @@ def scales_of(repetitions: Sequence[StoredRepetition], preprocess: PreprocessCon
     found: dict[UUID | None, WearerScale] = {}
     last: WearerScale | None = None
     for session, recorded in sessions.items():
-        if len({r.about.label for r in recorded}) >= _LEAST_GESTURES:
-            last = fit_own_scale(recorded, preprocess)
+        shown = [r for r in recorded if r.about.calibrates]
+        if len({r.about.label for r in shown}) >= _LEAST_GESTURES:
+            last = fit_own_scale(shown, preprocess)
         if last is not None:
             found[session] = last
     return found

@@ -42,6 +42,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         release: Release that looked at it, or empty.
         source: What fed the band when it was no live device, or empty.
         grades: Of each channel over the repetition; empty where nobody judged.
+        calibrates: It is one of a calibration, whose gestures were chosen to show what all muscles do.
     """
 
     label: str
@@ -55,6 +56,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     release: str = ""
     source: str = ""
     grades: tuple[Grade, ...] = ()
+    calibrates: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
