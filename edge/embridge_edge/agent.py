@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from embridge_edge.erasures import Erasures
 from embridge_edge.identity import Credentials
 from embridge_edge.live import LiveDecoding
 from embridge_edge.lock import only_agent
+from embridge_edge.outputs.catalogue import Means
+from embridge_edge.outputs.messages import Notice
+from embridge_edge.outputs.notices import Watcher
+from embridge_edge.outputs.session import telling
 from embridge_edge.plan import Plan, QualityGate, SessionPlan
 from embridge_edge.recorder import Recorder, begin
 from embridge_edge.releases import ReleaseKeeper
@@ -230,7 +235,7 @@ class Agent:
         )
         self._changed()
         try:
-            async with self._releases.held():
+            async with self._releases.held(), self._telling(entry, live):
                 with self._vigil.over(take):
                     digest = await self._recorder.run()
         finally:
@@ -269,6 +274,18 @@ class Agent:
             decision_for(decoder.manifest, wearer=found.source is not None, target_per_hour=asked),
             sinks=self.decisions,
         )
+
+    def _telling(self, entry: SessionPlan, live: LiveDecoding | None) -> AbstractAsyncContextManager[object]:
+        """Tell applications what is decided, if anything is."""
+        words = self._settings.outputs.enabled if entry.outputs is None else entry.outputs
+        means = Means(self._settings.outputs, self._edge.name, self._clock, self._base, say=self._uplink.say)
+        return telling(words if live is not None else (), means, self.decisions, self._notices)
+
+    def _notices(self, watcher: Watcher) -> list[Notice]:
+        if self._take is None or self._recorder is None:
+            return []
+        found = watcher.bands(self._take.states()) + watcher.quality(self._recorder.quality())
+        return found + watcher.wearing(self._recorder.wearing())
 
     def _note(self, digest: Digest) -> None:
         try:

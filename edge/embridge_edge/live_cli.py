@@ -22,7 +22,10 @@ _GESTURES: Final = ("open", "fist", "point", "peace")
 
 app = typer.Typer(rich_markup_mode=None)
 
-_SOURCE_HELP = "KIND, KIND@ADDRESS, uart:PROFILE.toml, replay:RECORDING, synthetic:WEARER or PLAN.toml, of which the first session counts."
+_SOURCE_HELP = (
+    "KIND, KIND@ADDRESS, uart:PROFILE.toml, replay:RECORDING, synthetic:WEARER, "
+    "or PLAN.toml, of which the first session counts."
+)
 _OUTPUT_HELP = "websocket[:PORT], osc[:HOST:PORT], lsl or keys:MAPPING.toml; may be given more than once."
 
 
@@ -131,7 +134,7 @@ async def _decode(run: LiveRun, words: tuple[str, ...], means: Means, view: View
     loop = asyncio.get_running_loop()
     async with Outputs([view, *open_outputs(words, means)], clock=means.clock) as outputs:
         sinks.add(outputs)
-        view.serves([o.url for lane in outputs.lanes if isinstance(o := lane.output, _web())])
+        view.serves([lane.output.where for lane in outputs.lanes if lane.output.where])
         task = asyncio.create_task(run.run(sinks, Told(outputs.notice, view.stage)), name="live")
         stop = _stopper(run, task)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -163,11 +166,3 @@ def _stopper(run: LiveRun, task: asyncio.Task[list[float]]) -> Callable[[], None
             asyncio.get_running_loop().call_later(1.0, task.cancel)
 
     return stop
-
-
-def _web() -> type:
-    try:
-        from embridge_edge.outputs.websocket import WebSocketOutput
-    except ModuleNotFoundError:
-        return type(None)
-    return WebSocketOutput

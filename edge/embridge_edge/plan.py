@@ -25,6 +25,7 @@ import msgspec
 from embridge_edge import band_plan
 from embridge_edge.band_plan import AnyBand, BandsSource
 from embridge_edge.forearm.electrodes import FaultKind
+from embridge_edge.outputs import catalogue as outputs
 from embridge_edge.pose import plan as pose_plan
 from embridge_edge.pose.plan import AnyPose
 from embridge_shared.errors import ConfigError, Reason
@@ -135,6 +136,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         false_per_hour: Decode for so many false activations an hour; as in the settings when absent.
         pose: Follow the hand too, beside a live band.
         lsl_out: Republish all streams and annotations as LSL outlets; as in the settings when absent.
+        outputs: Where decisions go, as "websocket:8471" or "keys:FILE"; as in the settings when absent.
         quality_gate: What is done when the signal is poor before it begins.
         settle_s: How long the signal may take to become good, s.
     """
@@ -150,6 +152,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     false_per_hour: float | None = None
     pose: AnyPose | None = None
     lsl_out: bool | None = None
+    outputs: tuple[str, ...] | None = None
     quality_gate: QualityGate = QualityGate.OFF
     settle_s: float = 10.0
 
@@ -196,6 +199,8 @@ def load(path: Path) -> Plan:
             raise ConfigError(f"session {entry.name!r}: settle_s must be positive")
         if entry.false_per_hour is not None and not 0 < entry.false_per_hour < math.inf:
             raise ConfigError(f"session {entry.name!r}: false_per_hour must be positive")
+        if entry.outputs is not None:
+            outputs.check(entry.outputs, f"session {entry.name!r}")
         if entry.pose is not None:
             pose_plan.check(entry.pose, f"session {entry.name!r}")
         if not isinstance(entry.source, ReplaySource | SyntheticSource):

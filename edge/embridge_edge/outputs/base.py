@@ -38,6 +38,11 @@ class Output(ABC):
 
     name: str
 
+    @property
+    def where(self) -> str:
+        """Where it is reached by others, once started; empty for one that is not."""
+        return ""
+
     async def start(self) -> None:  # noqa: B027
         """Get ready.
 
@@ -136,11 +141,13 @@ class Outputs:
     Args:
         outputs: Where decisions go.
         clock: Measures how late they are.
+        lenient: One that cannot work is told of in the log and left out.
     """
 
-    def __init__(self, outputs: Sequence[Output], *, clock: Clock) -> None:
+    def __init__(self, outputs: Sequence[Output], *, clock: Clock, lenient: bool = False) -> None:
         self.lanes = [Lane(output) for output in outputs]
         self._clock = clock
+        self._lenient = lenient
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -150,8 +157,8 @@ class Outputs:
             EmbridgeError: One cannot work here; none is left open.
         """
         try:
-            for lane in self.lanes:
-                await lane.output.start()
+            for lane in tuple(self.lanes):
+                await self._start(lane)
         except BaseException:
             await self._close()
             raise
@@ -159,6 +166,15 @@ class Outputs:
             asyncio.create_task(lane.run(self._clock), name=f"output-{lane.output.name}") for lane in self.lanes
         ]
         return self
+
+    async def _start(self, lane: Lane) -> None:
+        try:
+            await lane.output.start()
+        except EmbridgeError as error:
+            if not self._lenient:
+                raise
+            logger.error("output %s is left out: %s", lane.output.name, error)
+            self.lanes.remove(lane)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -131,7 +131,7 @@ class WebSocketOutput(Output):
         return len(self._clients)
 
     @property
-    def url(self) -> str:
+    def where(self) -> str:
         """Where it is reached."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"ws://{host}:{self.port}/"
@@ -163,12 +163,12 @@ class WebSocketOutput(Output):
             )
         except OSError as error:
             raise OperatorError(
-                f"{self.url} cannot be listened on: {error.strerror or error}",
+                f"{self.where} cannot be listened on: {error.strerror or error}",
                 reason=Reason.LOCKED,
                 hint="Another program, or another agent, may have the port: choose another, as in `websocket:8472`.",
             ) from error
         self.port = next(iter(self._server.sockets)).getsockname()[1]
-        logger.info("decisions at %s", self.url)
+        logger.info("decisions at %s", self.where)
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """Let a client in (None), hand the page out, or refuse."""
