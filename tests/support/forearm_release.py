@@ -18,7 +18,6 @@ from embridge_edge.forearm import CONTROL_HZ, EMG_RATE_HZ, UV_PER_COUNT, Donning
 from embridge_shared.clock import SystemClock
 from embridge_shared.gestures import find
 from embridge_shared.preprocess import FrontEnd, FrontEndConfig, PreprocessConfig, WearerScale, WindowConfig, fit_scale
-from embridge_shared.release import Bundle, read_bundle
 from embridge_shared.signal import Modality, SampleType, StreamSpec
 
 SEEN = ("fist", "open", "point", "thumbs_up", "pinch_index", "pinky_up", "three", "hook")
@@ -90,7 +89,7 @@ def windows(seed: int, names: tuple[str, ...], repetitions: int, stride: int = 2
     )
 
 
-def release(folder: Path, *, unseen: tuple[str, ...] = (), version: int = 1) -> Bundle:
+def release(folder: Path, *, unseen: tuple[str, ...] = (), version: int = 1) -> Path:
     """Train and write a release of `SEEN`, and of `unseen` by their templates."""
     recipe = Recipe(
         version=version,
@@ -107,4 +106,4 @@ def release(folder: Path, *, unseen: tuple[str, ...] = (), version: int = 1) -> 
     folder.mkdir(parents=True, exist_ok=True)
     choice = Choice(method="closed", reason="The only one.", table=())
     summary = realign._release(snapshot, recipe, choice, head, folder, SystemClock())
-    return read_bundle(folder / summary.bundle)
+    return folder / summary.bundle
