@@ -21,9 +21,19 @@ from embridge_cloud.recipe import PairingConfig
 from embridge_cloud.store.sealed import SealedSession
 from embridge_shared.errors import DataError, Reason
 from embridge_shared.hand import fit_glove_calibration, glove_to_joints, ik_failures
-from embridge_shared.preprocess import Features, FrontEnd, PreprocessConfig, WearerScale, fit_scale, run_chunks
+from embridge_shared.preprocess import (
+    Features,
+    FrontEnd,
+    Montage,
+    PreprocessConfig,
+    Ring,
+    WearerScale,
+    fit_scale,
+    montage_for,
+    run_chunks,
+)
 from embridge_shared.session import Repetition, RepetitionStatus
-from embridge_shared.signal import Modality
+from embridge_shared.signal import Modality, StreamSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class PairedSession:
         started_ns: Unix time, ns.
         runs: In order of time.
         repetitions: Accepted ones.
+        montage: From the band's channels to the release's; None where they are the same.
     """
 
     session: str
@@ -58,6 +69,7 @@ class PairedSession:
     started_ns: int
     runs: tuple[PairedRun, ...]
     repetitions: tuple[Repetition, ...]
+    montage: Montage | None = None
 
     def during(self, t_ns: NDArray[np.int64], gestures: Collection[str] | None = None) -> NDArray[np.bool_]:
         """Which moments lie in a repetition (of one of `gestures`), bool, like `t_ns`."""
@@ -69,7 +81,12 @@ class PairedSession:
 
 
 def pair(
-    sealed: SealedSession, preprocess: PreprocessConfig, config: PairingConfig, *, hidden: Collection[str] = ()
+    sealed: SealedSession,
+    preprocess: PreprocessConfig,
+    config: PairingConfig,
+    *,
+    hidden: Collection[str] = (),
+    ring: Ring | None = None,
 ) -> PairedSession:
     """Bring a session onto one grid.
 
@@ -78,9 +95,11 @@ def pair(
         preprocess: Front end that makes the features.
         config: Tolerance.
         hidden: Gestures whose moments no fit may look at: a glove is calibrated without them.
+        ring: Of the windows, for bands of other electrodes; None leaves channels as they are.
 
     Raises:
         DataError: It has no EMG.
+        ModelError: INCOMPATIBLE: windows of this ring cannot be made of this band.
     """
     streams = sealed.session.streams
     emg = next((s for s in streams if s.modality is Modality.EMG), None)
@@ -97,8 +116,18 @@ def pair(
         when = t_ns[np.searchsorted(samples.index, at, side="right") - 1]
         runs.append(PairedRun(features, when, None if pose is None else nearest(when, *pose, config.tolerance_s)))
     return PairedSession(
-        str(sealed.id), sealed.session.participant.id, sealed.session.started_ns, tuple(runs), repetitions
+        session=str(sealed.id),
+        participant=sealed.session.participant.id,
+        started_ns=sealed.session.started_ns,
+        runs=tuple(runs),
+        repetitions=repetitions,
+        montage=None if ring is None else _montage(sealed, emg, preprocess, ring),
     )
+
+
+def _montage(sealed: SealedSession, emg: StreamSpec, preprocess: PreprocessConfig, ring: Ring) -> Montage | None:
+    band = Ring.even(emg.n_channels, sealed.session.placement.rotation_deg)
+    return montage_for(preprocess.front_end, band, ring)
 
 
 def wearer_scale(paired: PairedSession, preprocess: PreprocessConfig, *, hidden: Collection[str] = ()) -> WearerScale:
@@ -143,8 +172,9 @@ def cut(
         return None
     label, repetition, start_s = zip(*rows, strict=True)
     zeros = np.zeros(len(rows), np.int64)
+    scaled = scale.apply(np.stack(emg))
     return Windows(
-        emg=scale.apply(np.stack(emg)),
+        emg=scaled if paired.montage is None else paired.montage.apply(scaled),
         pose=np.stack(pose) if pose else None,
         label=np.array(label, np.int64),
         participant=zeros,

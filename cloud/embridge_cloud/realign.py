@@ -257,6 +257,7 @@ def _manifest(
         pose=_pose_config(config, head) if isinstance(head, Trained) else None,
         window=config.learn.emg.window,
         channels=config.learn.emg.channels,
+        ring=config.ring,
         head=choice.method,
         head_reason=choice.reason,
         queries=head.config.qformer.spoken if isinstance(head, Trained) else 1,

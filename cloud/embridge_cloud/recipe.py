@@ -8,7 +8,7 @@ import msgspec
 
 from embridge_cloud.learn.config import HeadName, LearnConfig
 from embridge_shared.errors import ConfigError
-from embridge_shared.preprocess import PreprocessConfig
+from embridge_shared.preprocess import PreprocessConfig, Ring
 
 SUMMARY = "summary.json"
 MODEL = "model"
@@ -42,6 +42,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         held_out: Participants nothing is taken from.
         validation: Participants that only watch the training.
         preprocess: From raw EMG to windows.
+        ring: Where the electrodes that the windows are made of sit, so that envelopes of other bands can be read off
+            there; None takes bands of that number of channels alone.
         pairing: How windows are cut.
         learn: The training.
         prototypes: A gesture.
@@ -62,6 +64,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     held_out: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     preprocess: PreprocessConfig
+    ring: Ring | None = None
     pairing: PairingConfig = PairingConfig()
     learn: LearnConfig
     prototypes: int = 24
@@ -79,6 +82,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.unseen_from not in ("templates", "recordings"):
             raise ConfigError(f"unseen_from is {self.unseen_from!r}", hint='Use "templates" or "recordings".')
         window, signal = self.preprocess.window, self.learn.emg
+        if self.ring is not None and len(self.ring.angles_deg) != signal.channels:
+            raise ConfigError(f"a ring of {len(self.ring.angles_deg)} is not one of {signal.channels} channels")
         if (window.length, window.patch, self.preprocess.front_end.rate_hz) != (
             signal.window,
             signal.patch,

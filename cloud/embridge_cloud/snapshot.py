@@ -76,7 +76,7 @@ def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallba
     unseen_parts: list[Windows] = []
     whole: list[Stretch] = []
     for done, sealed in enumerate(usable, 1):
-        paired = pair(sealed, config.preprocess, config.pairing, hidden=config.unseen)
+        paired = pair(sealed, config.preprocess, config.pairing, hidden=config.unseen, ring=config.ring)
         scale = wearer_scale(paired, config.preprocess, hidden=config.unseen)
         seen = cut(paired, scale, config.preprocess, config.pairing, config.seen)
         if seen is not None and seen.pose is not None:

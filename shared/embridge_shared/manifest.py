@@ -8,10 +8,10 @@ from typing import Final, Literal
 import msgspec
 
 from embridge_shared.decision import DecisionConfig
-from embridge_shared.preprocess import PoseConfig, PreprocessConfig, config_hash
+from embridge_shared.preprocess import PoseConfig, PreprocessConfig, Ring, config_hash
 
 SCHEMA: Final = 2
-LATER: Final = ("decision", "wearer_decision")
+LATER: Final = ("decision", "wearer_decision", "ring")
 """Fields of a manifest that older releases lack; a release that leaves them None is written as those were."""
 
 
@@ -103,6 +103,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
         pose: From hand pose to the pose encoder's input, when the prototypes were made with one.
         window: Features in a window (T).
         channels: EMG channels (C).
+        ring: Where their electrodes sit, so that envelopes of other bands are read off there; None takes bands of as
+            many channels alone.
         head: What maps EMG into the pose space, as in "embridge", "cpep", "closed" or "regression".
         head_reason: Why this one, in a sentence.
         queries: Embeddings of a window (M).
@@ -131,6 +133,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     pose: PoseConfig | None = None
     window: int
     channels: int
+    ring: Ring | None = None
     head: str = "embridge"
     head_reason: str = ""
     queries: int

@@ -302,6 +302,7 @@ def _check(m: Manifest) -> None:
         "decisions on unknown gestures": any(
             not set(d.accept) <= set(labels) for d in (m.decision, m.wearer_decision) if d is not None
         ),
+        "a ring of another number of electrodes": m.ring is not None and len(m.ring.angles_deg) != m.channels,
         "a window of another length than its preprocessing": m.window != m.preprocess.window.length,
     }
     for fault, found in faults.items():

@@ -18,7 +18,7 @@ from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.decode.streaming import StreamModel
 from embridge_shared.errors import ConfigError, ModelError, Reason
-from embridge_shared.preprocess import Features, WearerScale, WindowConfig
+from embridge_shared.preprocess import Features, Ring, WearerScale, WindowConfig
 from embridge_shared.release import STREAM, STREAM_INT8, Bundle, read_bundle, write_bundle
 from support.learn_world import paired
 from support.sessions import emg_spec
@@ -113,6 +113,32 @@ def test_hops_a_release_does_not_have_are_refused(bundle: Bundle) -> None:
         with pytest.raises(ConfigError) as caught:
             window_at(preprocess, bad)
         assert "0.01, 0.02, 0.04, 0.05, 0.1, 0.2, 0.4" in caught.value.hint
+
+
+def test_a_band_of_another_ring_is_read_off(tmp_path) -> None:
+    bundle = untrained_bundle(tmp_path, channels=C, gestures=4, each=3, learn=streaming(C))
+    told = msgspec.structs.replace(bundle.manifest, ring=Ring.even(C))
+    write_bundle(tmp_path / "ring.embridge", told, bundle.files)
+    decoder = Decoder(read_bundle(tmp_path / "ring.embridge"), int8=False)
+    ten, rate_hz = 10, 1000.0
+    angle = np.deg2rad(np.arange(ten) * 36)
+    level = 300 + 150 * np.cos(angle - 1.0)
+    noise = np.random.default_rng(0).normal(size=(4000, 1))
+    unscaled = WearerScale(offset=(0.0,) * ten, gain=(0.004,) * ten)
+    stream = StreamDecoder(decoder, emg_spec(ten, rate_hz), unscaled)
+    found = stream.push(np.round(noise * level).astype(np.int16))
+    # the same activity where six electrodes sit
+    six = 300 + 150 * np.cos(np.deg2rad(np.arange(C) * 60) - 1.0)
+    own = StreamDecoder(decoder, emg_spec(C, rate_hz), WearerScale(offset=(0.0,) * C, gain=(0.004,) * C))
+    wanted = own.push(np.round(noise * six).astype(np.int16))
+    assert len(found) == len(wanted) > 10
+    np.testing.assert_allclose([d.scores for d in found], [d.scores for d in wanted], atol=2e-3)
+    turned = StreamDecoder(decoder, emg_spec(C, rate_hz), scale(), ring=Ring(angles_deg=tuple(range(0, -360, -60))))
+    mirrored = turned.push(np.round(noise * six).astype(np.int16))
+    assert not np.allclose([d.scores for d in mirrored], [d.scores for d in wanted], atol=2e-3)
+    with pytest.raises(ModelError) as caught:
+        StreamDecoder(Decoder(bundle), emg_spec(ten, rate_hz), unscaled)
+    assert caught.value.reason is Reason.INCOMPATIBLE
 
 
 def test_windows_are_views_of_one_ring(bundle: Bundle) -> None:

@@ -15,7 +15,7 @@ from embridge_edge.decode.wearing import Wearing
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.decision import Evidence, activity_of
 from embridge_shared.errors import ModelError, Reason
-from embridge_shared.preprocess import FrontEnd, WearerScale
+from embridge_shared.preprocess import FrontEnd, Ring, WearerScale, montage_for
 from embridge_shared.signal import StreamSpec
 from embridge_shared.wearer.worn import WornScale
 
@@ -50,13 +50,14 @@ class StreamDecoder:
         scale: The wearer's scale.
         source: What gives the evidence, as a model made the wearer's own does; by default the release's scores.
         hop_s: Time between two windows, s; by default the release's.
+        ring: Where the band's electrodes sit; by default evenly around the arm.
         wearing: Watches how the band sits and says which scale is in force instead; by default `scale` always is.
         clock: Measures the latency; the system's by default.
 
     Raises:
         ConfigError: The release has no windows at that hop.
-        ModelError: INCOMPATIBLE: the release is for another number of channels than the stream or the scale has, or
-            the stream is too slow for its filters.
+        ModelError: INCOMPATIBLE: the release does not take this band, the scale is of another one, or the stream is
+            too slow for the release's filters.
     """
 
     def __init__(
@@ -67,17 +68,20 @@ class StreamDecoder:
         *,
         source: EvidenceSource | None = None,
         hop_s: float | None = None,
+        ring: Ring | None = None,
         wearing: Wearing | None = None,
         clock: Clock | None = None,
     ) -> None:
         manifest = decoder.manifest
-        if not manifest.channels == spec.n_channels == len(scale.gain):
+        if spec.n_channels != len(scale.gain):
             raise ModelError(
-                f"{manifest.release} takes {manifest.channels} channels, {spec.name!r} has {spec.n_channels} and the "
-                f"wearer's scale {len(scale.gain)}.",
+                f"{spec.name!r} has {spec.n_channels} channels and the wearer's scale {len(scale.gain)}.",
                 reason=Reason.INCOMPATIBLE,
-                hint="Use a release made for this band, and calibrate with it.",
+                hint="Calibrate with this band.",
             )
+        self._montage = montage_for(
+            manifest.preprocess.front_end, ring or spec.n_channels, manifest.ring or manifest.channels
+        )
         self.decoder = decoder
         self._source = source
         self._scale: WearerScale | WornScale = scale
@@ -133,7 +137,8 @@ class StreamDecoder:
         features = self._front_end.feed(raw, first)
         if self.wearing is not None:
             self._scale = self.wearing.push(features)
-        scaled = replace(features, values=self._scale.apply(features.values))
+        values = self._scale.apply(features.values)
+        scaled = replace(features, values=values if self._montage is None else self._montage.apply(values))
         for seen in self._hops.push(scaled):
             scores = self.decoder.score(seen.queries)
             evidence = replace(self._evidence(seen.window, scores, seen.end), flawed=seen.flawed)

@@ -2,6 +2,8 @@
 
     raw samples ── FrontEnd ──▶ features ── WearerScale ──▶ scaled ── Windower ──▶ windows (T, C)
 
+A band of another number of electrodes has a Montage behind its scale.
+
 Whatever the chunking, the result is the same bit for bit. Every parameter is in `PreprocessConfig`, which travels
 inside the release; the wearer's scale is fitted once, in a calibration, and stays fixed.
 """
@@ -17,6 +19,7 @@ from embridge_shared.preprocess.config import (
     config_hash,
 )
 from embridge_shared.preprocess.frontend import Features, FrontEnd, run, run_chunks
+from embridge_shared.preprocess.montage import Montage, Ring, montage_for
 from embridge_shared.preprocess.scale import WearerScale, fit_scale, fit_wearer_scale
 from embridge_shared.preprocess.windows import Window, Windower, pose_windows, windows
 
@@ -24,8 +27,10 @@ __all__ = [
     "Features",
     "FrontEnd",
     "FrontEndConfig",
+    "Montage",
     "PoseConfig",
     "PreprocessConfig",
+    "Ring",
     "ScaleConfig",
     "WearerScale",
     "Window",
@@ -34,6 +39,7 @@ __all__ = [
     "config_hash",
     "fit_scale",
     "fit_wearer_scale",
+    "montage_for",
     "pose_windows",
     "run",
     "run_chunks",
