@@ -36,9 +36,14 @@ def faithful() -> LearnConfig:
 
 
 def product() -> LearnConfig:
-    """The published sizes with the selection, contrast and augmentation that survive a change of wearer."""
+    """The published widths with the selection, contrast and augmentation that survive a change of wearer.
+
+    Tokens of 50 ms look 0.25 s back in each layer, so an edge computes one token a hop, and 1 s of a window is read.
+    """
     return LearnConfig(
         name="product",
+        emg=SignalConfig(patch=100),
+        encoder=EncoderConfig(span=6),
         pose_mae=MaeConfig(normalise_target=False, summary=1.0),
         loss=LossConfig(symmetric=True, select="max"),
         augment=AugmentConfig(gain_db=3.0, channel_mask=0.25, time_mask=0.1, roll=2),
