@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embridge_edge import provision_cli
+from embridge_edge import don_cli, provision_cli
 from embridge_shared.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run and inspect an edge agent.")
 app.command()(provision_cli.install)
 app.command()(provision_cli.check)
+app.command()(don_cli.don)
 
 
 @app.command()

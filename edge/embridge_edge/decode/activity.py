@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from embridge_shared.decision import DecisionConfig
 from embridge_shared.preprocess import Features, PreprocessConfig
 from embridge_shared.wearer.donning import LEAST_WINDOWS, Activity, activity
-from embridge_shared.wearer.levels import TOKENS, levels
+from embridge_shared.wearer.levels import TOKENS, Wide, levels
 
 ACTIVE: Final = DecisionConfig().rest_above
 """Mean scaled level over a window above which the hand does not rest."""
+
+_SHARE: Final = 0.25
+_STRONG: Final = 0.9
 
 
 class Scale(Protocol):
@@ -26,9 +29,7 @@ class Scale(Protocol):
         ...
 
 
-def active_windows(
-    runs: Iterable[Features], preprocess: PreprocessConfig, scale: Scale
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def active_windows(runs: Iterable[Features], preprocess: PreprocessConfig, scale: Scale) -> NDArray[np.float32]:
     """Unscaled windows that are half new each, in which the hand does not rest.
 
     Args:
@@ -37,7 +38,7 @@ def active_windows(
         scale: The wearer's; tells rest from activity.
 
     Returns:
-        float32 (N, T, C), and the number each would have if windows did not overlap, int64 (N,).
+        float32 (N, T, C).
     """
     length = preprocess.window.length
     kept: list[NDArray[np.float32]] = []
@@ -48,22 +49,27 @@ def active_windows(
             sound = ~sliding_window_view(run.flawed, length)[::step].any(axis=1)
             kept.append(views[sound])
     if not kept:
-        return np.zeros((0, length, 0), np.float32), np.zeros(0, np.int64)
+        return np.zeros((0, length, 0), np.float32)
     windows = np.concatenate(kept)
-    busy = np.flatnonzero(moves(windows, preprocess, scale))
-    return windows[busy], busy // 2
+    found = strength(windows, scale)
+    return windows[found > moves(found, preprocess)]
 
 
-def moves(windows: NDArray[np.float32], preprocess: PreprocessConfig, scale: Scale) -> NDArray[np.bool_]:
-    """In which windows (N, T, C) the hand does not rest, (N,)."""
-    if not len(windows):
-        return np.zeros(0, np.bool_)
-    if preprocess.scale.kind == "none":
-        # nobody said what rest is: what is stronger than halfway between the weakest and the strongest windows
-        level = np.abs(windows).mean(axis=(1, 2))
-        low, high = np.quantile(level, [0.1, 0.9])
-        return np.asarray(level > (low + high) / 2)
-    return np.asarray(np.abs(scale.apply(windows)).mean(axis=(1, 2)) > ACTIVE)
+def strength(windows: NDArray[np.float32], scale: Scale) -> Wide:
+    """Mean scaled level of unscaled windows (N, T, C), (N,)."""
+    return np.asarray(np.abs(scale.apply(windows)).mean(axis=(1, 2), dtype=np.float64))
+
+
+def moves(strengths: Wide, preprocess: PreprocessConfig) -> float:
+    """Strength above which the hand does not rest, told from windows seen so far.
+
+    A quarter of what strong windows have: an arm that is weaker today is taken for as active as it was.
+    """
+    if not len(strengths):
+        return ACTIVE
+    strong = float(np.quantile(strengths, _STRONG)) * _SHARE
+    # without a wearer's scale nobody knows what rest is
+    return strong if preprocess.scale.kind == "none" else min(max(strong, ACTIVE * _SHARE), ACTIVE)
 
 
 def ring_activity(windows: NDArray[np.float32], ring: Sequence[int]) -> Activity:
@@ -81,5 +87,5 @@ def reference_activity(
     """How the band sat in a calibration; None where it is no ring, or too little happened."""
     if not ring:
         return None
-    windows, _ = active_windows(runs, preprocess, scale)
+    windows = active_windows(runs, preprocess, scale)
     return ring_activity(windows, ring) if len(windows) >= LEAST_WINDOWS else None

@@ -104,7 +104,7 @@ def look(calibration: Calibration, preprocess: PreprocessConfig, runs: Iterable[
             said="The calibration does not say how the band sat then.",
             advice="Calibrate again; it takes about a minute.",
         )
-    windows, _ = active_windows(runs, preprocess, calibration.scale)
+    windows = active_windows(runs, preprocess, calibration.scale)
     if len(windows) < LEAST_WINDOWS:
         return Look(
             verdict=Verdict.TOO_LITTLE,

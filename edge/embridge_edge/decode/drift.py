@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from embridge_edge.decode.activity import Scale, moves
+from embridge_edge.decode.activity import Scale, moves, strength
 from embridge_shared.preprocess import PreprocessConfig
 from embridge_shared.session import WearingChanged
 from embridge_shared.wearer import Repetition, WearerModel
@@ -157,6 +157,7 @@ class DriftMonitor:
         self._scale = scale
         self._far: deque[Wide] = deque(maxlen=LOOKS)
         self._levels: deque[Wide] = deque(maxlen=LOOKS)
+        self._strengths: deque[float] = deque(maxlen=4 * LOOKS)
         self._next = 0
         self._since = 0
         self._risen = Level.UNKNOWN
@@ -172,10 +173,11 @@ class DriftMonitor:
         """
         if end - len(window) < self._next or flawed or not self._known.enough:
             return None
-        scaled = self._scale.apply(window)
-        if not moves(window[None], self._preprocess, self._scale)[0]:
-            return None
         self._next = end
+        self._strengths.append(float(strength(window[None], self._scale)[0]))
+        if self._strengths[-1] <= moves(np.array(self._strengths), self._preprocess):
+            return None
+        scaled = self._scale.apply(window)
         if self._known.model is not None:
             model = self._known.model
             self._far.append(log_distance(model, model.prior.describe(scaled[None])))
