@@ -38,6 +38,7 @@ from embridge_shared.clock import Clock
 from embridge_shared.disk import DiskLevel, mib
 from embridge_shared.disk import level as disk_level
 from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
+from embridge_shared.preprocess import worn_ring
 from embridge_shared.service import Notifier
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
@@ -269,8 +270,17 @@ class Agent:
 
         found = await asyncio.to_thread(own)
         asked = entry.false_per_hour if entry.false_per_hour is not None else self._edge.false_per_hour
+        stream = StreamDecoder(
+            decoder,
+            take.band.spec,
+            found.scale,
+            source=found.source,
+            hop_s=self._edge.hop_s if entry.hop_s is None else entry.hop_s,
+            ring=worn_ring(take.band.spec.n_channels, entry.placement.rotation_deg),
+            wearing=found.wearing,
+        )
         return LiveDecoding(
-            StreamDecoder(decoder, take.band.spec, found.scale, source=found.source, wearing=found.wearing),
+            stream,
             decision_for(decoder.manifest, wearer=found.source is not None, target_per_hour=asked),
             sinks=self.decisions,
         )

@@ -31,6 +31,7 @@ from embridge_edge.source import Packet
 from embridge_edge.takes import Take, open_take
 from embridge_shared.clock import Clock
 from embridge_shared.errors import ModelError, OperatorError, Reason
+from embridge_shared.preprocess import worn_ring
 from embridge_shared.session import Participant, Session, WearingChanged
 from embridge_shared.settings import EdgeSettings
 from embridge_shared.signal import StreamSpec
@@ -208,7 +209,14 @@ class LiveRun:
                 hint="Train a release with this version, or enrol gestures of your own: `embridge enrol`.",
             )
         decoder = StreamDecoder(
-            self._decoder, spec, found.scale, source=found.source, wearing=found.wearing, clock=self._clock
+            self._decoder,
+            spec,
+            found.scale,
+            source=found.source,
+            hop_s=self._settings.hop_s if self._plan.hop_s is None else self._plan.hop_s,
+            ring=worn_ring(spec.n_channels, session.placement.rotation_deg),
+            wearing=found.wearing,
+            clock=self._clock,
         )
         live = LiveDecoding(decoder, decision, sinks=sinks)
         live.begin(session, 1, 0)

@@ -133,6 +133,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         placement: Where the band sits.
         consent_version: The consent text the participant signed.
         decode: Decode live with the current release; the scores are recorded as a stream.
+        hop_s: Time between two decisions; as in the settings when absent, s.
         false_per_hour: Decode for so many false activations an hour; as in the settings when absent.
         pose: Follow the hand too, beside a live band.
         lsl_out: Republish all streams and annotations as LSL outlets; as in the settings when absent.
@@ -149,6 +150,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     placement: Placement = Placement()
     consent_version: str = "unstated"
     decode: bool = False
+    hop_s: float | None = None
     false_per_hour: float | None = None
     pose: AnyPose | None = None
     lsl_out: bool | None = None
@@ -197,6 +199,8 @@ def load(path: Path) -> Plan:
         check_participant(entry.participant, f"session {entry.name!r}")
         if not 0 < entry.settle_s < math.inf:
             raise ConfigError(f"session {entry.name!r}: settle_s must be positive")
+        if entry.hop_s is not None and not 0 < entry.hop_s < math.inf:
+            raise ConfigError(f"session {entry.name!r}: hop_s must be positive")
         if entry.false_per_hour is not None and not 0 < entry.false_per_hour < math.inf:
             raise ConfigError(f"session {entry.name!r}: false_per_hour must be positive")
         if entry.outputs is not None:

@@ -92,6 +92,8 @@ class EdgeSettings(_Section):
     """How long a session that decodes waits for a release to arrive."""
     int8: bool = True
     """Decode with the quantised encoder."""
+    hop_s: float | None = Field(default=None, gt=0)
+    """Time between two decisions, by default the release's: a fraction of its patch or a multiple; a plan can say so too."""
     false_per_hour: float | None = Field(default=None, gt=0)
     """False activations an hour to put up with, by default those the release was fitted for; a plan can say otherwise."""
     auto_turn: bool = False

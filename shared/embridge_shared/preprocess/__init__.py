@@ -19,7 +19,7 @@ from embridge_shared.preprocess.config import (
     config_hash,
 )
 from embridge_shared.preprocess.frontend import Features, FrontEnd, run, run_chunks
-from embridge_shared.preprocess.montage import Montage, Ring, montage_for
+from embridge_shared.preprocess.montage import Montage, Ring, montage_for, worn_ring
 from embridge_shared.preprocess.scale import WearerScale, fit_scale, fit_wearer_scale
 from embridge_shared.preprocess.windows import Window, Windower, pose_windows, windows
 
@@ -44,4 +44,5 @@ __all__ = [
     "run",
     "run_chunks",
     "windows",
+    "worn_ring",
 ]

@@ -54,6 +54,11 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return cls(angles_deg=angles, rotation_deg=rotation_deg)
 
 
+def worn_ring(channels: int, rotation_deg: float | None) -> Ring | None:
+    """The ring of a band of which no more is known; None where its electrodes are too few for one."""
+    return Ring.even(channels, rotation_deg) if channels >= _LEAST else None
+
+
 class Montage:
     """Features of one ring to those of another.
 
