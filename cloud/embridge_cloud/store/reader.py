@@ -109,6 +109,10 @@ class Reader:
             forced,
         )
 
+    def is_sealed(self, session: UUID) -> bool:
+        """Whether a sealed folder of a session is on record."""
+        return bool(self.rows("SELECT 1 FROM sealed_sessions WHERE session = ?", [session]))
+
     def coverage(self, session: UUID) -> dict[int, CommittedRanges]:
         """What is held of each stream by ordinal, and of the events under `rows.EVENTS`."""
         held: dict[int, CommittedRanges] = defaultdict(CommittedRanges)

@@ -67,6 +67,7 @@ class Sealer:
         self._store = store
         self._directory = directory
         self._wall_ns = wall_ns
+        self._software = version("embridge")
 
     def prepare(self) -> None:
         """Make the folder and clear what a crash left half written."""
@@ -119,8 +120,7 @@ class Sealer:
             NotSealableError: The hot rows are not what was sealed.
             StoreError: The database refused.
         """
-        known = self._store.read.session(sealed.id)
-        if known is None or not known.sealed:
+        if not self._store.read.is_sealed(sealed.id):
             self._store.register_sealed(sealed.manifest, sealed.directory)
 
     def _finished(self, stored: StoredSession, final: Path) -> bool:
@@ -165,7 +165,7 @@ class Sealer:
             events=_entry(path, len(events)),
             content_hash=content_hash(stored.session.id, [s.content for s in streams]),
             sealed_ns=self._wall_ns(),
-            software=version("embridge"),
+            software=self._software,
             quality=_write_quality(stored, rows, folder / QUALITY) if rows else None,
         )
         _write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
