@@ -208,6 +208,10 @@ def test_commands_work_where_no_cloud_runs(tmp_path, monkeypatch):
     assert row["consent"]["scopes"] == ["collect"]
     with pytest.raises(OperatorError, match="registered already"):
         run(participant_cli.app, "add", "P07", "--consent-version", "v2")
+    for name in ("Anna Maier", "../P08", ".P08", "P08\x1b[2J", "P" * 65, ""):
+        with pytest.raises(OperatorError, match="cannot name a participant"):
+            run(participant_cli.app, "add", name, "--consent-version", "v2")
+    assert len(json.loads(run(participant_cli.app, "list", "--json"))) == 1
     made = run(store_cli.app, "backup").strip()
     assert made in run(store_cli.app, "backups", "--verify")
     run(store_cli.app, "views")

@@ -18,7 +18,7 @@ from embridge_cloud.store.consent import FILE, Consent, Scope, write_consents
 from embridge_cloud.store.hot import HotStore
 from embridge_shared.erasure import fingerprint
 from embridge_shared.errors import OperatorError, Reason
-from embridge_shared.names import is_code
+from embridge_shared.names import CODE_RULE, is_code
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,9 @@ class People:
         self, participant: str, version: str, scopes: Sequence[Scope], *, actor: str, wall_ns: int, action: str
     ) -> Person:
         if not is_code(participant):
-            raise OperatorError(f"{participant!r} cannot name a participant.", hint="Use the code of their form.")
+            raise OperatorError(
+                f"{participant!r} cannot name a participant.", hint=f"Use the code of their form. {CODE_RULE}"
+            )
         names = ",".join(s.value for s in Scope if s in scopes)
         with self._store.transaction() as connection:
             self._refuse_erased(connection, participant)
