@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from embridge_shared.gesture_spec import GestureSpec
     from embridge_shared.pose_file import Posture
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="The gesture vocabulary.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 _TEMPLATE = "--from-template"
 
