@@ -121,7 +121,7 @@ def list_gestures(
     if not rows:
         typer.echo("Nothing is enrolled here.", err=True)
     for row in rows:
-        typer.echo(f"{row['participant']:<16} {row['label']:<20} {row['repetitions']:3d} repetitions  {row['source']}")
+        typer.echo(f"{row['participant']:<16} {_line(row)}")
 
 
 @app.command()
@@ -144,7 +144,7 @@ def show(
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
         return
     for row in _rows(_folder(state_dir), participant):
-        typer.echo(f"{row['label']:<20} {row['repetitions']:3d} repetitions  {row['source']}")
+        typer.echo(_line(row))
     for entry in store.entries():
         what = f"{len(entry.put)} repetitions" if entry.put else ", ".join((*entry.clear, *entry.undefine)) or "-"
         typer.echo(f"  {entry.stamp.lamport:4d}  {entry.verb.value:<9} {entry.stamp.edge:<12} {what}")
@@ -185,16 +185,14 @@ def merge(
     """
     import msgspec
 
-    from embridge_shared.enrolment import Entry
-    from embridge_shared.errors import DataError, Reason
-
-    class Document(msgspec.Struct):
-        participant: str
-        entries: tuple[Entry, ...]
+    from embridge_edge.enrol.store import Shared
+    from embridge_shared.errors import DataError, OperatorError, Reason
 
     try:
-        found = msgspec.json.decode(document.read_bytes(), type=Document)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        found = msgspec.json.decode(document.read_bytes(), type=Shared)
+    except OSError as error:
+        raise OperatorError(f"{document} cannot be read: {error.strerror}.", reason=Reason.NOT_FOUND) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{document.name}: {error}.", reason=Reason.MALFORMED) from error
     if found.participant != participant:
         raise DataError(f"{document.name} is of another participant.", reason=Reason.FOREIGN)
@@ -215,17 +213,25 @@ def _change(participant: str, state_dir: Path | None, verb: str, *arguments: str
 
 
 def _rows(folder: Path, participant: str) -> list[dict[str, Any]]:
-    held = _store(folder, participant).held()
+    store = _store(folder, participant)
+    held = store.held()
     return [
         {
             "participant": participant,
             "label": label,
             "repetitions": len(held.of(label)),
+            "here": sum(store.has(r.hash) for r in held.of(label)),
             "added": label in held.gestures,
             "source": _source(held.gestures.get(label)),
         }
         for label in held.labels
     ]
+
+
+def _line(row: dict[str, Any]) -> str:
+    away = row["repetitions"] - row["here"]
+    where = f", {away} of them on another edge" if away else ""
+    return f"{row['label']:<20} {row['repetitions']:3d} repetitions{where}  {row['source']}"
 
 
 def _source(added: Any) -> str:

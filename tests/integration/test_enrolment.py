@@ -253,7 +253,13 @@ def test_by_command(tmp_path: Path, bundle: Bundle, monkeypatch) -> None:
     assert NEW not in ok(enrol_cli.app, "list", *at).stdout
     ok(enrol_cli.app, "redo", *at)
     assert NEW in ok(enrol_cli.app, "show", *at).stdout
-    assert "of 1 right" not in ok(enrol_cli.app, "test", *wearing, "--each", "1").stderr
+    assert "of 3 right" in ok(enrol_cli.app, "test", *wearing, "--each", "1").stderr
+    # another edge takes over what the cloud would tell
+    shared = {"participant": "w1", "entries": json.loads(ok(enrol_cli.app, "show", *at, "--json").stdout)["journal"]}
+    (tmp_path / "w1.json").write_text(json.dumps({**shared, "gestures": []}))
+    assert "4 entries were new" in ok(enrol_cli.app, "merge", "w1.json", "-p", "w1", "--state-dir", "other").stderr
+    assert "2 of them on another edge" in ok(enrol_cli.app, "list", "--state-dir", "other").stdout
+    assert run(enrol_cli.app, ["merge", "w1.json", "-p", "w2", "--state-dir", "other"]).exception is not None
     # the agent finds it all in the spool: recordings with prompts and repetitions, and the journal
     spool = Spool(tmp_path / "edge" / "spool.db", 1 << 30)
     sessions = [msgspec.msgpack.decode(s.description, type=Session) for s in spool.sessions() if s.closed]

@@ -47,6 +47,18 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     entries: tuple[Entry, ...] = ()
 
 
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cloud tells of a participant's journal: `embridge participant gestures --json`.
+
+    Attributes:
+        participant: Pseudonym.
+        entries: Of all edges.
+    """
+
+    participant: str
+    entries: tuple[Entry, ...]
+
+
 class WearerStore:
     """What one wearer enrolled on this edge.
 
@@ -94,6 +106,10 @@ class WearerStore:
         """What counts now; raises as `entries`."""
         return merge(self.entries())
 
+    def has(self, digest: str) -> bool:
+        """Whether the samples of a repetition lie on this edge."""
+        return self._path(digest).is_file()
+
     def read(self, digest: str) -> StoredRepetition:
         """A repetition.
 
@@ -115,7 +131,7 @@ class WearerStore:
         Raises:
             DataError: One is damaged.
         """
-        return [self.read(h) for h in self.held().repetitions if self._path(h).is_file()]
+        return [self.read(h) for h in self.held().repetitions if self.has(h)]
 
     def commit(
         self,
