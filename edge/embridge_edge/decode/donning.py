@@ -114,13 +114,14 @@ def look(calibration: Calibration, preprocess: PreprocessConfig, runs: Iterable[
         )
     today = ring_activity(windows, calibration.ring)
     found = find_turn(today, calibration.activity)
-    if found.distance > FITS_NATS:
+    limit = FITS_NATS * len(calibration.ring)
+    if found.distance > limit:
         return Look(
             verdict=Verdict.FOREIGN,
             said=f"This arm does not look like the one that was calibrated, however the band is turned "
-            f"({found.distance:.1f} nats apart, {FITS_NATS:g} is the limit).",
+            f"({found.distance:.1f} nats apart, {limit:.1f} is the limit).",
             advice="Is it the other arm, the band the wrong way round, or somebody else? Were the gestures as varied "
-            "as in the calibration? If all is right, calibrate again.",
+            "as in the calibration, best the same? If all is right, calibrate again.",
             windows=len(windows),
             turn=found,
         )

@@ -19,9 +19,8 @@ from embridge_shared.wearer.levels import Wide, shrunk
 
 LEAST_WINDOWS = 8
 """Windows below which nothing is said of how a band sits."""
-FITS_NATS = 5.0
-"""Distance above which no turn makes an arm look like the one a wearer was met with: nearer are 19 of 20 donnings of
-the same wearer, and 1 of 20 other people where they were met with eleven gestures (`docs/donning.md`)."""
+FITS_NATS = 0.6
+"""Distance an electrode above which no turn makes an arm look like the one a wearer was met with (`docs/donning.md`)."""
 WORTH_NATS = 0.5
 """Gain above which a turn is worth undoing: below it, what is found may be how the gestures were mixed."""
 _STEP = 0.125
