@@ -45,7 +45,7 @@ class Room(Screen[None]):
     @property
     def furnished(self) -> bool:
         """All it holds stands; not so while it is put up or taken down."""
-        return bool(self.query(TopBar)) and all(child.is_mounted for child in self.walk_children())
+        return bool(self.query(TopBar)) and all(child.is_mounted for child in self.query("*"))
 
     def show(self, view: View, now_ns: int) -> None:
         """Show what is known of the cloud."""
