@@ -50,6 +50,15 @@ def test_the_same_samples_under_another_name_are_another_repetition() -> None:
     assert repetition("a").hash == repetition("a").hash
 
 
+def test_whole_numbers_where_fractions_are_due_change_nothing(tmp_path: Path) -> None:
+    one = repetition()
+    whole = msgspec.structs.replace(one.about.spec, rate_hz=200, scale=1)
+    same = StoredRepetition(msgspec.structs.replace(one.about, spec=whole), one.samples)
+    assert same.hash == one.hash
+    store(tmp_path).commit([same])
+    assert [r.hash for r in store(tmp_path).repetitions()] == [one.hash]
+
+
 def test_changes_are_undone_and_done_again(tmp_path: Path) -> None:
     s = store(tmp_path)
     s.commit([repetition("a", 1)], define=[GestureNote(label="a", source="template x")])

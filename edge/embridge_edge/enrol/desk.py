@@ -32,7 +32,7 @@ from embridge_shared.errors import DataError, OperatorError, Reason
 from embridge_shared.gesture_spec import GestureFolder
 from embridge_shared.gestures import Gesture
 from embridge_shared.preprocess import PreprocessConfig
-from embridge_shared.release import Bundle, read_bundle
+from embridge_shared.release import POSE, Bundle, read_bundle
 from embridge_shared.signal import StreamSpec
 from embridge_shared.wearer import bends
 from embridge_shared.wearer.donning import Activity
@@ -50,7 +50,8 @@ def release_of(bundle: Bundle) -> Release:
     """
     m = bundle.manifest
     decision = decision_for(m, wearer=True) or DecisionConfig()
-    return Release(m.release, bundle.digest, m.preprocess, bundle.wearer_prior(), decision)
+    people = bundle.performances() if POSE in bundle.files else None
+    return Release(m.release, bundle.digest, m.preprocess, bundle.wearer_prior(), decision, people)
 
 
 def bundle_here(state_dir: Path, path: Path | None = None) -> Bundle:

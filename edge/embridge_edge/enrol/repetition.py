@@ -86,7 +86,9 @@ class StoredRepetition:
     def hash(self) -> str:
         """sha256 of label, stream, bounds and samples."""
         a = self.about
-        bounds = (a.label, a.spec, a.onset - a.first, a.end - a.first)
+        # a driver may say 2000 where what is read back says 2000.0
+        spec = msgspec.structs.replace(a.spec, rate_hz=float(a.spec.rate_hz), scale=float(a.spec.scale))
+        bounds = (a.label, spec, a.onset - a.first, a.end - a.first)
         head = msgspec.json.encode(bounds, order="deterministic")
         return hashlib.sha256(head + b"\0" + self._raw().tobytes()).hexdigest()
 

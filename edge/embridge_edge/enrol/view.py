@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
+import numpy as np
+
 from embridge_edge.decode.calibration import CalibrationStore
 from embridge_edge.enrol.embed import scale_for, scales_of, windows_of
 from embridge_edge.enrol.known import embedded, gestures_of
@@ -13,6 +16,8 @@ from embridge_edge.enrol.store import WearerStore
 from embridge_shared.decision import DecisionConfig
 from embridge_shared.enrolment import GestureNote
 from embridge_shared.errors import ModelError, OperatorError, Reason
+from embridge_shared.gesture_spec import GestureFolder
+from embridge_shared.performance import Performances
 from embridge_shared.preprocess import PreprocessConfig, WearerScale
 from embridge_shared.signal import StreamSpec
 from embridge_shared.wearer import KnownGesture, Repetition, WearerModel, WearerPrior
@@ -28,6 +33,7 @@ class Release:
         preprocess: Front end, scale, window.
         prior: What training participants say of a wearer; None where the release says nothing.
         decision: How evidence becomes a decision.
+        performances: How its participants perform postures; None where it places none.
     """
 
     name: str
@@ -35,6 +41,7 @@ class Release:
     preprocess: PreprocessConfig
     prior: WearerPrior | None
     decision: DecisionConfig = field(default_factory=DecisionConfig)
+    performances: Performances | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +106,27 @@ class WearerView:
         return gestures_of(self.release.prior, self.added, (*(r.label for r in self.own), *labels))
 
 
+def added_for(release: Release, store: WearerStore) -> dict[str, GestureNote]:
+    """Gestures added for a wearer and for everyone on this edge, each by the mean posture of its performances.
+
+    So the wearer's model knows an added gesture by what it knows those by that the release ships.
+
+    Raises:
+        DataError: The journal is damaged.
+    """
+    everyone = {label: spec.note() for label, spec in GestureFolder(store.folder.parents[1]).all().items()}
+    found = {**everyone, **store.held().gestures}
+    people = release.performances
+    if people is None:
+        return found
+    return {
+        label: msgspec.structs.replace(note, posture=tuple(people.posture(label, np.array(note.posture)).tolist()))
+        if note.posture is not None and len(note.posture) == people.joints
+        else note
+        for label, note in found.items()
+    }
+
+
 def view_of(
     release: Release,
     spec: StreamSpec,
@@ -133,5 +161,5 @@ def view_of(
     except OperatorError:
         if not uncalibrated:
             raise
-        return WearerView(release, spec, None, store.held().gestures)
-    return WearerView(release, spec, scale, store.held().gestures).over(kept)
+        return WearerView(release, spec, None, added_for(release, store))
+    return WearerView(release, spec, scale, added_for(release, store)).over(kept)
