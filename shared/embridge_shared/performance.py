@@ -110,6 +110,10 @@ class Performances:
             moved = np.clip(moved, LIMITS[:, 0], LIMITS[:, 1])
         return moved.astype(np.float32)
 
+    def posture(self, label: str, posture: Wide) -> Wide:
+        """Mean joint angles over the clips of a gesture, (J,), rad: what a model of windows knows it by."""
+        return np.asarray(self.clips(label, posture).mean(axis=(0, 1), dtype=np.float64))
+
     def pack(self) -> bytes:
         """As a canonical archive; equal ones give equal bytes."""
         about = _About(**{name: getattr(self, name) for name in _About.__struct_fields__})

@@ -106,7 +106,7 @@ class PoseEncoder:
         clips = self.performances.clips(label, np.asarray(posture, np.float64))
         vectors = self.embed(clips)
         chosen = vectors[medoids(vectors, self.performances.prototypes)]
-        return Placed(label, np.ascontiguousarray(chosen), clips.mean(axis=(0, 1), dtype=np.float64))
+        return Placed(label, np.ascontiguousarray(chosen), np.asarray(clips.mean(axis=(0, 1), dtype=np.float64)))
 
     def fresh(self, label: str, posture: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float32]:
         """Unit vectors (N, d) of other clips of a gesture than those `place` chooses among; raises as `place`."""
