@@ -222,7 +222,8 @@ def judged(farther: float | None, turn: Turn | None, *, donned: bool) -> tuple[L
     """
     moved = turn is not None and turn.gain > WORTH_NATS and not donned
     if moved and turn is not None:
-        return Level.RE_DON, f"The band sits {abs(turn.electrodes):g} electrodes from where it was calibrated."
+        far = abs(turn.electrodes)
+        return Level.RE_DON, f"The band sits {far:g} electrode{'s' * (far != 1)} from where it was calibrated."
     if farther is None:
         return Level.OK, "The band sits where it was calibrated."
     words = f"Signals lie {np.exp(farther):.1f} times as far from your gestures as your own repetitions did."

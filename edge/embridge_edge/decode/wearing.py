@@ -24,6 +24,7 @@ from embridge_shared.wearer.worn import WornScale
 logger = logging.getLogger(__name__)
 
 _KEPT: Final = 4
+_LOOKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Wearing:
         self._windower = Windower(WindowConfig(length=window.length, hop=window.length, patch=window.patch))
         self._begin: deque[Features] | None = deque() if keep is not None and donning is None else None
         self._fresh = 0
+        self._looks = 0
         self.scale: WearerScale | WornScale = calibration.scale
         """What features are seen through now."""
         if donning is not None:
@@ -122,7 +124,9 @@ class Wearing:
         while sum(map(len, self._begin)) > _KEPT * enough:
             self._begin.popleft()
         found = look(self._calibration, self._preprocess, joined(self._begin))
-        if found.verdict is Verdict.TOO_LITTLE:
+        self._looks += 1
+        # the first gestures may all be of one kind: an arm that looks foreign is looked at again
+        if found.verdict is Verdict.TOO_LITTLE or (found.verdict is Verdict.FOREIGN and self._looks < _LOOKS):
             return
         self._begin = None
         if found.verdict is Verdict.TURNED and found.sits is not None:

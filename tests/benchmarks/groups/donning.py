@@ -6,7 +6,6 @@ every later one; the calibration sees sixteen trials of the later day and none o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.framework import Row
+from benchmarks.groups.newcomers import BANDS, LENGTH, PEOPLE
+from benchmarks.groups.newcomers import FRONT_END as THREE_DC
+from benchmarks.trials import Trial, folder, read_trials
 from embridge_cloud.learn.evaluate import shrinkage_lda
 from embridge_shared.preprocess import FrontEnd, FrontEndConfig
 from embridge_shared.signal import Modality, SampleType, StreamSpec
-from embridge_shared.wearer.donning import WORTH_NATS, activity, find_turn, turn
+from embridge_shared.wearer.donning import FITS_NATS, WORTH_NATS, activity, find_turn, turn
 from embridge_shared.wearer.levels import levels
 
 GROUP = "donning"
@@ -41,11 +43,9 @@ class Day:
 
 def rows() -> list[Row]:
     """Rows: mean over pairs of days; the spread is over wearers."""
-    folder = Path(os.environ.get("EMBRIDGE_TEST_DATA", "../shared/data")) / "longterm_suguru"
-    found = {
-        path.stem: list(compare(read(path), np.random.default_rng(0))) for path in sorted(folder.glob("*.parquet"))
-    }
-    return list(told(found))
+    paths = sorted(folder("longterm_suguru").glob("*.parquet"))
+    found = {path.stem: list(compare(read(path), np.random.default_rng(0))) for path in paths}
+    return [*told(found), *belongs()]
 
 
 def read(path: Path) -> list[Day]:
@@ -97,6 +97,47 @@ def points(trials: NDArray[np.float32]) -> NDArray[np.float32]:
     """Root levels in four parts of each trial, (N, 4 C)."""
     level = np.sqrt(levels(trials))
     return level.reshape(len(level), 4, 2, -1).mean(axis=2).reshape(len(level), -1).astype(np.float32)
+
+
+def belongs() -> Iterator[Row]:
+    """How far arms lie at their best turn: the same wearer on another donning, the band the wrong way round, others."""
+    longterm = folder("longterm_suguru")
+    days = [read(path) for path in sorted(longterm.glob("*.parquet"))]
+    yield from apart("longterm_suguru", [[day.trials for day in mine] for mine in days], np.random.default_rng(0))
+    for band, (pattern, rate_hz) in BANDS.items():
+        people = [
+            read_trials(folder("three_dc") / pattern.format(n), THREE_DC, rate_hz=rate_hz, settle_s=0.5)
+            for n in range(1, PEOPLE + 1)
+        ]
+        donnings = [[pieces(mine, session) for session in ("train", "test")] for mine in people]
+        yield from apart(f"three_dc, {band}", donnings, np.random.default_rng(0))
+
+
+def pieces(trials: list[Trial], session: str) -> NDArray[np.float32]:
+    """Windows of a session but of the hand at rest."""
+    found = [t.features for t in trials if t.session == session and t.gesture != "neutral"]
+    return np.stack([f[a : a + LENGTH] for f in found for a in range(0, len(f) - LENGTH + 1, LENGTH)])
+
+
+def apart(name: str, donnings: list[list[NDArray[np.float32]]], rng: np.random.Generator) -> Iterator[Row]:
+    """Rows of a set: share of donnings that fit, by whose they are; the spread is of nats an electrode."""
+    found: dict[str, list[float]] = {}
+    for i, mine in enumerate(donnings):
+        for a, first in enumerate(mine):
+            then = activity(levels(first))
+            mirrored = activity(levels(first[:, :, ::-1]))
+            for j, theirs in enumerate(donnings):
+                for later in theirs[a + 1 :] if i == j else theirs:
+                    few = activity(levels(later[rng.choice(len(later), TRIALS, replace=False)]))
+                    cases = {"the same wearer": then, "the wrong way round": mirrored} if i == j else {"others": then}
+                    for case, reference in cases.items():
+                        far = find_turn(few, reference).distance / len(reference.mean)
+                        found.setdefault(case, []).append(far)
+    for case, far in found.items():
+        fits = fmean(f <= FITS_NATS for f in far)
+        spread = (float(np.quantile(far, 0.1)), float(np.quantile(far, 0.9)))
+        yield Row(group=GROUP, name=f"{name}, fits: {case}", value=fits, unit="of donnings", spread=spread,
+                  repeats=len(far))  # fmt: skip
 
 
 def told(found: dict[str, list[tuple[int, float, float, float]]]) -> Iterator[Row]:
