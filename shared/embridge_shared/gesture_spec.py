@@ -194,4 +194,5 @@ class GestureFolder:
 def known(state_dir: Path | None = None) -> dict[str, Gesture]:
     """The vocabulary, and what was added for everyone on this edge; of two of a name the vocabulary's counts."""
     added = GestureFolder(state_dir).all() if state_dir is not None else {}
-    return {**{label: spec.gesture() for label, spec in added.items()}, **vocabulary()}
+    shipped = vocabulary()
+    return {**shipped, **{label: spec.gesture() for label, spec in added.items() if label not in shipped}}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 from xml.etree import ElementTree
@@ -15,15 +16,18 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+from embridge_cloud.postures import poses_of
 from embridge_edge import gestures_cli
 from embridge_edge.decode.added import PoseEncoder, added_gestures, place_all, with_added
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.enrol.store import WearerStore
+from embridge_edge.enrol.view import Release, added_for
 from embridge_edge.recorded_pose import Moment, posture_at
 from embridge_edge.spool import Item, Spool
 from embridge_edge.vocabulary import Vocabulary
 from embridge_shared import gestures_cli as shared_cli
 from embridge_shared.clock import SystemClock
+from embridge_shared.enrolment import GestureNote
 from embridge_shared.errors import DataError, ModelError, OperatorError, Reason
 from embridge_shared.gallery import BEGIN, END, write_gallery
 from embridge_shared.gesture_spec import GestureFolder, GestureSpec, known
@@ -36,7 +40,9 @@ from embridge_shared.release import PERFORMANCE, POSE, Bundle, read_bundle, writ
 from embridge_shared.session import Participant, Session, Side
 from embridge_shared.signal import Chunk, Modality, SampleType, StreamSpec
 from embridge_shared.wire import codec
-from support.bundles import D, T, parts
+from support.bundles import PREPROCESS, D, T, parts
+from support.exchange import cloud_settings, joint_spec, seal
+from support.sessions import emg_spec, record, session_of
 
 PEACE, OK = find(["peace", "ok"])
 USUAL = Performances.usual(rate_hz=100.0, frames=T, prototypes=4, seed=0)
@@ -414,3 +420,30 @@ def test_commands_add_show_export_draw_and_remove(tmp_path: Path, monkeypatch: p
         ["similar", "nothing", "ok"],
     ):
         assert isinstance(CliRunner().invoke(gestures_cli.app, wrong).exception, OperatorError)
+
+
+def test_poses_of_a_sealed_session(tmp_path: Path) -> None:
+    recording = record(session_of(emg_spec(), joint_spec()), gaps=False)
+    sealed = seal(cloud_settings(tmp_path), recording)
+    t_s, poses = poses_of(sealed.directory)
+    assert poses.shape == (len(t_s), 20)
+    assert 2.5 < t_s.max() - t_s.min() < 3.5
+    assert abs(t_s.min()) < 0.1
+    # the recording is noise that no hand makes; that it is refused shows that it was read
+    with pytest.raises(DataError, match="°"):
+        posture_at(Moment.parse(f"{sealed.directory}@0.5..1.5"), tmp_path / "spool.db")
+
+
+def test_a_wearers_model_knows_them_as_it_knows_shipped_ones(tmp_path: Path) -> None:
+    GestureFolder(tmp_path).write(spec("everyones", "ok"))
+    words(tmp_path, None).add(spec(), participant="p1")
+    store = WearerStore(tmp_path, "p1", edge="edge-1", clock=SystemClock())
+    store.commit((), define=(GestureNote(label="unposed"),))
+    release = Release("r", "0", PREPROCESS, None, performances=USUAL)
+    found = added_for(release, store)
+    assert set(found) == {"everyones", "mine", "unposed"}
+    assert found["unposed"].posture is None
+    assert found["mine"].posture is not None
+    np.testing.assert_allclose(found["mine"].posture, USUAL.clips("mine", PEACE.pose).mean(axis=(0, 1)), atol=1e-6)
+    plain = added_for(replace(release, performances=None), store)
+    assert plain["mine"].posture == spec().posture

@@ -1,4 +1,4 @@
-"""Gestures: the vocabulary, and what the chosen shape looks like. Needs no cloud."""
+"""Gestures: the vocabulary with what was added here, and what the chosen shape looks like. Needs no cloud."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
-from embridge_shared.gestures import similarity, vocabulary
+from embridge_shared.gesture_spec import known
+from embridge_shared.gestures import similarity
+from embridge_shared.settings import load
 from embridge_tui.screens.room import Room
 from embridge_tui.view import View
 from embridge_tui.widgets.bars import TopBar
@@ -28,7 +30,7 @@ class GesturesScreen(Room):
 
     def __init__(self) -> None:
         super().__init__()
-        self._gestures = vocabulary()
+        self._gestures = known(load().edge.state_dir)
         self._alike = similarity(self._gestures.values())
 
     def furnish(self) -> Iterable[Widget]:
