@@ -1,4 +1,4 @@
-"""The ingester's transport on aiomqtt, to measure the client it does not use."""
+"""The ingester's transport on aiomqtt, and paho by itself: what the ingester is measured beside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import aiomqtt
+from paho.mqtt.client import CallbackAPIVersion, Client
 
 from embridge_cloud.mqtt.link import Delivery
 
@@ -55,3 +56,22 @@ class _Connection:
 
     async def publish_all(self, messages) -> None:
         await asyncio.gather(*(self.publish(t, p) for t, p in messages))
+
+
+class BareSubscriber:
+    """paho as its users run it: in a thread of its own, acknowledging at once; counts chunks."""
+
+    def __init__(self, port: int, client_id: str, filters) -> None:
+        self.chunks = 0
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False)
+        self._client.on_message = self._count
+        self._client.connect("127.0.0.1", port)
+        self._client.subscribe([(f, 1) for f in filters])
+        self._client.loop_start()
+
+    def _count(self, client, userdata, message) -> None:
+        self.chunks += "/up/" in message.topic
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()

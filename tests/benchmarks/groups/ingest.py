@@ -20,7 +20,7 @@ import aiomqtt
 
 from benchmarks import traffic
 from benchmarks.framework import Row, compared, in_turn, row
-from benchmarks.slow import AiomqttTransport
+from benchmarks.slow import AiomqttTransport, BareSubscriber
 from benchmarks.traffic import messages
 from conftest import MosquittoBroker, _mosquitto
 from embridge_cloud.ingest import Ingester
@@ -51,12 +51,14 @@ def rows() -> list[Row]:
 
 
 async def _through_a_broker() -> list[Row]:
-    own, slow = "our own client, only counting", "aiomqtt, only counting"
+    bare = "a bare paho subscriber in a thread, only counting"
+    same, slow = "the ingester's connection, only counting", "aiomqtt, only counting"
     with _broker() as broker:
         async with _publisher(broker.port) as fill:
             ways = {
                 "ours": partial(_ingested, lambda: MqttTransport(MqttSettings(port=broker.port), CLIENT_ID)),
-                own: partial(_counted, lambda: MqttTransport(MqttSettings(port=broker.port), CLIENT_ID)),
+                bare: partial(_bare, broker.port),
+                same: partial(_counted, lambda: MqttTransport(MqttSettings(port=broker.port), CLIENT_ID)),
                 "over aiomqtt": partial(_ingested, lambda: AiomqttTransport(broker.port, CLIENT_ID)),
                 "aiomqtt, counting, acknowledged by hand": partial(
                     _counted, lambda: AiomqttTransport(broker.port, CLIENT_ID)
@@ -72,7 +74,8 @@ async def _through_a_broker() -> list[Row]:
     values = {way: list(zip(*figures[1:], strict=True)) for way, figures in found.items()}
     rows = []
     for name, mine, peer in (
-        ("", "ours", own),
+        ("", "ours", bare),
+        (", beside its own connection", "ours", same),
         (", beside aiomqtt", "ours", slow),
         (" over aiomqtt", "over aiomqtt", "aiomqtt, counting, acknowledged by hand"),
     ):
@@ -140,6 +143,13 @@ async def _counted(transport: Callable[[], Transport]) -> Figures:
     figures = await _timed(lambda: counted)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+    return figures
+
+
+async def _bare(port: int) -> Figures:
+    subscriber = BareSubscriber(port, CLIENT_ID, topics.ingest_filters())
+    figures = await _timed(lambda: subscriber.chunks)
+    await asyncio.to_thread(subscriber.close)
     return figures
 
 
