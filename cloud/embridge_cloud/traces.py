@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -16,16 +17,42 @@ from numpy.typing import NDArray
 from embridge_cloud.learn.onsets import BETWEEN, REST, Trace
 from embridge_cloud.pairing import PairedRun, PairedSession
 from embridge_shared.decision import RECENT_S
-from embridge_shared.preprocess import PreprocessConfig, WearerScale, windows
+from embridge_shared.preprocess import Features, PreprocessConfig, WearerScale, windows
 from embridge_shared.session import Repetition, RepetitionStatus
 
 Floats = NDArray[np.float32]
 Scores = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 
-_HIDDEN = -3
-_AFTER_S = 0.5
+AFTER_S: Final = 0.5
 """Filters remember what was hidden for so long."""
 _BATCH = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """What was done at each feature of a run.
+
+    Attributes:
+        truth: Gesture, index into the gestures, or `REST`, int64 (m,).
+        repetition: Which repetition of it, counted from 1; 0 at rest (m,).
+        hidden: What must not be looked at (m,).
+    """
+
+    truth: NDArray[np.int64]
+    repetition: NDArray[np.int64]
+    hidden: NDArray[np.bool_]
+
+    @classmethod
+    def nothing(cls, n: int) -> Done:
+        """Rest all along."""
+        return cls(np.full(n, REST, np.int64), np.zeros(n, np.int64), np.zeros(n, bool))
+
+    def mark(self, rows: slice, gesture: int | None, repetition: int) -> None:
+        """Note a repetition of a gesture, or of one that must not be looked at."""
+        if gesture is None:
+            self.hidden[rows] = True
+        else:
+            self.truth[rows], self.repetition[rows] = gesture, repetition
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,18 +125,27 @@ def stretches(
     """
     out = []
     for run in paired.runs:
-        truth, number = _labels(run, repetitions, preprocess, gestures)
-        cuts = np.flatnonzero(np.diff((truth == _HIDDEN).astype(np.int8))) + 1
-        for part in np.split(np.arange(len(truth)), cuts):
-            if len(part) < preprocess.window.length or truth[part[0]] == _HIDDEN:
-                continue
-            rows = slice(int(part[0]), int(part[-1]) + 1)
-            features = scale.apply(run.features.values[rows])
-            found = Stretch(
-                paired.participant, run.features.first + rows.start, features, truth[rows], number[rows], preprocess
-            )
-            if len(found.windows()):
-                out.append(found)
+        done = _done(run, repetitions, preprocess, gestures)
+        out += sound_stretches(paired.participant, run.features, scale, preprocess, done)
+    return out
+
+
+def sound_stretches(
+    person: str, features: Features, scale: WearerScale, preprocess: PreprocessConfig, done: Done
+) -> list[Stretch]:
+    """Cut a run of features where something is hidden or flawed."""
+    hidden = done.hidden | features.flawed
+    out = []
+    for part in np.split(np.arange(len(hidden)), np.flatnonzero(np.diff(hidden.astype(np.int8))) + 1):
+        if len(part) < preprocess.window.length or hidden[part[0]]:
+            continue
+        rows = slice(int(part[0]), int(part[-1]) + 1)
+        scaled = scale.apply(features.values[rows])
+        found = Stretch(
+            person, features.first + rows.start, scaled, done.truth[rows], done.repetition[rows], preprocess
+        )
+        if len(found.windows()):
+            out.append(found)
     return out
 
 
@@ -137,17 +173,12 @@ def trace_of(stretch: Stretch, score: Callable[[Floats], Scores], *, spent: Coll
     )
 
 
-def _labels(
+def _done(
     run: PairedRun, repetitions: Sequence[Repetition], preprocess: PreprocessConfig, gestures: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    truth = np.full(len(run.t_ns), REST, np.int64)
-    number = np.zeros(len(truth), np.int64)
-    hidden = run.features.flawed.copy()
+) -> Done:
+    done = Done.nothing(len(run.t_ns))
     for r in repetitions:
         known = r.gesture in gestures and r.status is RepetitionStatus.ACCEPTED
-        begin, end = np.searchsorted(run.t_ns, [r.start_ns, r.end_ns + (0 if known else round(_AFTER_S * 1e9))])
-        if known:
-            truth[begin:end], number[begin:end] = gestures.index(r.gesture), r.repetition
-        else:
-            hidden[begin:end] = True
-    return np.where(hidden, _HIDDEN, truth), number
+        begin, end = np.searchsorted(run.t_ns, [r.start_ns, r.end_ns + (0 if known else round(AFTER_S * 1e9))])
+        done.mark(slice(int(begin), int(end)), gestures.index(r.gesture) if known else None, r.repetition)
+    return done

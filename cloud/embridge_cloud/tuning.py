@@ -112,8 +112,35 @@ def wearer_traces(trained: Sequence[Stretch], prior_without: Callable[[Sequence[
             logger.info("no prior without %d people: %s", len(group), error)
             continue
         for person in group:
-            out += _calibrated([s for s in trained if s.person == person], prior)
+            out += calibrated_traces([s for s in trained if s.person == person], prior)
     return out
+
+
+def calibrated_traces(recorded: Sequence[Stretch], prior: WearerPrior) -> list[Trace]:
+    """A person's recordings after the first repetitions, decided by a model that was given these.
+
+    Args:
+        recorded: Of one person.
+        prior: Fitted on others.
+    """
+    performed = [p for s in recorded for p in s.performed()]
+    numbers = sorted({repetition for _, repetition, _ in performed})
+    spent = numbers[: min(CALIBRATED_WITH, len(numbers) // 2)]
+    if not spent:
+        return []
+    window = recorded[0].preprocess.window
+    own = [
+        Repetition.of(prior.gestures[g], prior.describe(np.ascontiguousarray(w)), length=window.length, hop=window.hop)
+        for g, r, w in performed
+        if r in spent
+    ]
+    model = WearerModel(prior, [KnownGesture(g, p) for g, p in zip(prior.gestures, prior.postures, strict=True)], own)
+
+    def score(windows: NDArray[np.float32]) -> Scores:
+        points = prior.describe(windows)
+        return model.log_likelihood(points), model.distances(points).min(axis=1) / prior.size
+
+    return [trace_of(s, score, spent=spent) for s in recorded]
 
 
 def tune(traces: Sequence[Trace], labels: Sequence[str], name: str) -> tuple[DecisionConfig | None, dict[str, float]]:
@@ -161,25 +188,3 @@ def doubted(config: DecisionConfig) -> DecisionConfig:
     return msgspec.structs.replace(config, temperature=config.temperature * _DOUBT, points=points).at(
         config.target_per_hour
     )
-
-
-def _calibrated(recorded: Sequence[Stretch], prior: WearerPrior) -> list[Trace]:
-    """A person's recordings after the first repetitions, decided by a model that was given these."""
-    performed = [p for s in recorded for p in s.performed()]
-    numbers = sorted({repetition for _, repetition, _ in performed})
-    spent = numbers[: min(CALIBRATED_WITH, len(numbers) // 2)]
-    if not spent:
-        return []
-    window = recorded[0].preprocess.window
-    own = [
-        Repetition.of(prior.gestures[g], prior.describe(np.ascontiguousarray(w)), length=window.length, hop=window.hop)
-        for g, r, w in performed
-        if r in spent
-    ]
-    model = WearerModel(prior, [KnownGesture(g, p) for g, p in zip(prior.gestures, prior.postures, strict=True)], own)
-
-    def score(windows: NDArray[np.float32]) -> Scores:
-        points = prior.describe(windows)
-        return model.log_likelihood(points), model.distances(points).min(axis=1) / prior.size
-
-    return [trace_of(s, score, spent=spent) for s in recorded]
