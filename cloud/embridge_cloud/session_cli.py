@@ -311,7 +311,9 @@ def _summary(sealed: SealedSession) -> dict[str, Any]:
         "protocol": session.protocol,
         "source": session.source,
         "started_at": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "duration_s": round(max(s.total / sealed.spec(s.name).rate_hz for s in sealed.manifest.streams), 3),
+        "duration_s": round(
+            max((s.total / sealed.spec(s.name).rate_hz for s in sealed.manifest.streams), default=0.0), 3
+        ),
         "ended": closed.reason,
         "streams": [s.name for s in sealed.manifest.streams],
         "samples": sum(s.rows for s in sealed.manifest.streams),

@@ -10,7 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from embridge_cloud.exchange.outgoing import Choice
+from embridge_cloud.session_cli import _summary
 from embridge_cloud.store.hot import HotStore
+from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.store.sealing import Sealer
 from embridge_cloud.store.wearers import gestures
 from embridge_edge.enrol.publish import publish
@@ -195,6 +198,13 @@ def test_a_journal_reaches_the_cloud_once_and_is_listed(tmp_path: Path) -> None:
         sealer.prepare()
         for session in {i.session for i in items}:
             sealer.seal(session).verify()
+        # a journal holds no samples: it is listed, and exported only if it is named
+        journals = Catalogue(tmp_path / "sealed").sessions()
+        assert len(journals) == 3
+        assert _summary(journals[0])["duration_s"] == 0
+        with pytest.raises(OperatorError):
+            Choice(participants=("p1",)).of(Catalogue(tmp_path / "sealed"))
+        assert len(Choice(protocols=("journal",)).of(Catalogue(tmp_path / "sealed"))) == 3
         found = gestures(hot.read, "p1")
         assert [e["verb"] for e in found["entries"]] == ["enrol", "remove", "undo"]
         (only,) = found["gestures"]

@@ -45,7 +45,7 @@ class Choice:
 
     Attributes:
         sessions: Ids, or as much of their starts as is unique.
-        participants: Whose; of all when empty.
+        participants: Whose; of all when empty. What holds no samples, as a wearer's journal, is named by its id or protocol.
         protocols: Of which protocol; of all when empty. Without a version, of every version.
     """
 
@@ -77,6 +77,8 @@ class Choice:
 
     def _fits(self, sealed: SealedSession) -> bool:
         protocol = sealed.session.protocol
+        if not (sealed.session.streams or self.sessions or self.protocols):
+            return False
         return (not self.participants or sealed.session.participant.id in self.participants) and (
             not self.protocols or protocol in self.protocols or protocol.rpartition("/")[0] in self.protocols
         )

@@ -203,7 +203,7 @@ async def _until(recorder: _Telling, take: Take, capture: Capture, stop: asyncio
 
     def end(task: asyncio.Task[bool]) -> None:
         if not task.cancelled():
-            tell([capture.stop("stopped")])
+            tell([capture.stop("on request")])
             take.stop()
 
     stopping.add_done_callback(end)

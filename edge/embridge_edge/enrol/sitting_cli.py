@@ -212,8 +212,8 @@ def calibrate(asked: Asked, names: Sequence[str], *, repetitions: int) -> None:
     session.deliver()
     told = session.desk.evidence(take.band.spec)[1].choice
     session.say(f"Calibrated on {calibration.duration_s:.0f} s of signal and {len(entry.put)} repetitions.")
-    if told.accuracy is not None:
-        session.say(f"Decoded without having been shown, {told.accuracy:.2f} of them are right. {told.said}".rstrip())
+    if told.accuracy is not None and repetitions > 1:
+        session.say(f"Each decided by the others, {told.accuracy:.2f} of them are right. {told.said}".rstrip())
 
 
 def _agreed(session: _Session, capture: Capture, wanted: int) -> bool:
