@@ -159,8 +159,10 @@ def _flows(a: _Segment, b: _Segment) -> bool:
     if abs(a.at - b.at) != 1:
         return False
     u, v = a.ends[1] - a.ends[0], b.ends[1] - b.ends[0]
-    long = float(np.hypot(*u) * np.hypot(*v))
-    return long > 1.0 and float(u @ v) / long > math.cos(_FOLD_RAD)
+    lengths = float(np.hypot(*u)), float(np.hypot(*v))
+    if lengths[0] < a.radii[0] or lengths[1] < b.radii[0]:
+        return False
+    return float(u @ v) > math.cos(_FOLD_RAD) * lengths[0] * lengths[1]
 
 
 def _melt(near: _Segment, far: _Segment) -> str:
