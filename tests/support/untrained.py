@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from embridge_cloud.learn.align import prepare
+from embridge_cloud.learn.closed import ClosedHead
 from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.encoders import Encoder
 from embridge_cloud.learn.export import export_encoder, run_onnx
@@ -84,11 +85,17 @@ def untrained_bundle(
     hop: int = HOP,
 ) -> Bundle:
     """A release of a model as it is before training, by default the quick one for 100 Hz envelopes every 0.1 s."""
-    trained = untrained(channels, config=learn)
-    config = trained.config.emg
+    return bundle_of(untrained(channels, config=learn), folder, gestures=gestures, each=each, hop=hop)
+
+
+def bundle_of(head: Trained | ClosedHead, folder: Path, *, gestures: int = 12, each: int = 5, hop: int = HOP) -> Bundle:
+    """A release of a head, with prototypes that mean nothing."""
+    config = head.config.emg
+    channels = config.channels
     emg = paired(windows=gestures * each, channels=channels, samples=config.window).emg
     assert emg is not None
-    exported, stream = export_encoder(trained, emg), export_stream(trained, emg)
+    exported = export_encoder(head, emg)
+    stream = export_stream(head, emg) if isinstance(head, Trained) else None
     queries = np.concatenate([run_onnx(exported.onnx, part) for part in np.array_split(emg, gestures)])
     order = np.arange(len(emg)) // each
     prototypes = np.ascontiguousarray(queries[:, 0])
