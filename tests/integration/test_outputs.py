@@ -1,0 +1,200 @@
+"""`embridge live` as its user runs it, and the examples of the documentation beside a server that decides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from embridge_edge.decode.decision import Decided
+from embridge_edge.outputs.mapping import load
+from embridge_edge.outputs.websocket import WebSocketOutput
+from embridge_shared.decision import Decision, DecisionConfig, GestureEvent
+from embridge_shared.session import GestureChange
+from support import bundles
+
+connect = pytest.importorskip("websockets.asyncio.client").connect
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+LABELS = ("fist", "open", "point", "pinch_index")
+PLAN = """
+[[session]]
+name = "s"
+participant = "p1"
+[session.source]
+kind = "synthetic"
+wearer = 1
+performance = 1
+gestures = ["open", "fist"]
+repetitions = 2
+speed = 0
+pose = false
+"""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bundles, "C", 16)
+    decision = DecisionConfig(temperature=0.01, otherwise=0.0, onset_s=0.0, steady_s=0.0, release_s=0.0)
+    return bundles.make_bundle(tmp_path, channels=16, decision=decision)
+
+
+def live(tmp_path: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "embridge_shared.cli", "live", *arguments, "--state-dir", tmp_path / "state"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_a_source_is_decoded_without_broker_and_cloud(tmp_path, bundle):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "keys.toml").write_text('[[bind]]\ngesture = "g0"\nkeep = ["KEY_A"]\n')
+    common = [str(tmp_path / "plan.toml"), "--release", str(bundle), "--calibrate", "8"]
+    done = live(tmp_path, *common, "--json", "--output", f"keys:{tmp_path / 'keys.toml'}", "--dry-run")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["type"] == "hello"
+    assert lines[0]["vocabulary"] == ["g0", "g1", "g2"]
+    gestures = [m for m in lines if m["type"] == "gesture"]
+    begun = sum(m["change"] == "onset" for m in gestures)
+    assert begun == sum(m["change"] == "release" for m in gestures) > 0
+    pressed = [line for line in done.stderr.splitlines() if "KEY_A" in line]
+    assert len([p for p in pressed if p.endswith("down")]) == len([p for p in pressed if p.endswith("up")])
+    assert "calibration" in done.stderr
+    assert not list((tmp_path / "state").rglob("*"))
+    # a wearer's calibration is kept for them, nothing else is
+    named = live(tmp_path, *common, "--participant", "p1")
+    assert "calibration" in named.stderr
+    assert [p.parent.name for p in (tmp_path / "state").rglob("*") if p.is_file()] == ["calibrations"]
+
+
+def test_an_edge_without_a_release_says_so(tmp_path):
+    assert "no release yet" in live(tmp_path, "synthetic:1", code=2).stderr
+
+
+def hop(number: int, event: GestureChange | None, gesture: str) -> Decided:
+    events = () if event is None else (GestureEvent(event, gesture, number, 0.93, 0.6),)
+    label = "rest" if event is GestureChange.RELEASE else gesture
+    shares = np.full(len(LABELS), 0.02)
+    shares[LABELS.index(gesture)] = 0.94
+    t_ns = 1_800_000_000_000_000_000 + number * 50_000_000
+    return Decided(
+        UUID(int=1), "embridge-1", LABELS, number, t_ns, 0, 0.001, Decision(label, 0.93, label, shares, events)
+    )
+
+
+@asynccontextmanager
+async def deciding(page: Path | None, script: Callable[[int], Decided]) -> AsyncIterator[WebSocketOutput]:
+    """A server that decides by a script as soon as somebody listens."""
+    output = WebSocketOutput("127.0.0.1", 0, edge="bench-3", page=page)
+    await output.start()
+
+    async def play() -> None:
+        while not output.clients:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for number in range(1000):
+            await output.tell(script(number))
+            await asyncio.sleep(0.02)
+
+    playing = asyncio.create_task(play())
+    try:
+        yield output
+    finally:
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+        await output.close()
+
+
+def pinch(number: int) -> Decided:
+    return hop(number, {5: GestureChange.ONSET, 15: GestureChange.RELEASE}.get(number % 20), "pinch_index")
+
+
+async def test_the_client_of_the_documentation_prints_gestures():
+    async with deciding(None, pinch) as output:
+        client = await asyncio.create_subprocess_exec(
+            sys.executable, EXAMPLES / "live.py", f"{output.where}?hz=0", stdout=asyncio.subprocess.PIPE
+        )
+        assert client.stdout is not None
+        async with asyncio.timeout(20):
+            lines = [(await client.stdout.readline()).decode().strip() for _ in range(4)]
+        client.kill()
+        await client.wait()
+    assert lines[1:] == [
+        "decoding: fist, open, point, pinch_index",
+        "pinch_index began (93% sure)",
+        "pinch_index ended after 0.6 s",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium, of the package `chromium`")
+async def test_a_pinch_clicks_in_the_page_of_the_documentation(tmp_path):
+    async with deciding(EXAMPLES / "live.html", pinch) as output:
+        browser = await asyncio.create_subprocess_exec(
+            "chromium",
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--window-size=900,860",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            output.where.replace("ws://", "http://"),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(60), devtools(tmp_path / "profile") as ask:
+                while not await ask("document.querySelectorAll('.lit').length"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                state = await ask("document.getElementById('state').textContent")
+                rows = await ask("[...document.querySelectorAll('#rows .row')].map(r => r.firstChild.textContent)")
+                log = await ask("document.getElementById('log').textContent")
+        finally:
+            browser.kill()
+            await browser.wait()
+    assert state == "bench-3 · embridge-1"
+    assert rows == list(LABELS)
+    assert "pinch_index onset" in log
+
+
+@asynccontextmanager
+async def devtools(profile: Path) -> AsyncIterator[Callable[[str], Awaitable[Any]]]:
+    """Asks the browser's only page what an expression is."""
+    port = profile / "DevToolsActivePort"
+    while not port.exists() or len(port.read_text().split()) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    base = f"127.0.0.1:{port.read_text().split()[0]}"
+
+    def pages() -> list[dict[str, str]]:
+        with urllib.request.urlopen(f"http://{base}/json/list", timeout=10) as answer:
+            return [p for p in json.load(answer) if p["type"] == "page"]
+
+    while not (found := await asyncio.to_thread(pages)):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    async with connect(found[0]["webSocketDebuggerUrl"], max_size=1 << 24) as socket:
+
+        async def ask(expression: str) -> Any:
+            wish = {"expression": expression, "returnByValue": True}
+            await socket.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": wish}))
+            return json.loads(await socket.recv())["result"]["result"].get("value")
+
+        yield ask
+
+
+def test_the_mapping_of_the_documentation_is_one():
+    assert load(EXAMPLES / "keys.toml").gestures == ("pinch_index", "three", "open", "point", "fist")
