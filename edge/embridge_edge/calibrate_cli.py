@@ -12,7 +12,9 @@ from embridge_edge.enrol_cli import (
     BandWord,
     Forearm,
     Performance,
+    Rate,
     ReleaseFile,
+    Replay,
     Speed,
     State,
     Who,
@@ -32,6 +34,8 @@ def calibrate(
     band: BandWord = "",
     adapter: Adapter = "",
     forearm: Forearm = None,
+    replay: Replay = None,
+    rate: Rate = None,
     performance: Performance = 0,
     speed: Speed = 1.0,
     release: ReleaseFile = None,
@@ -47,7 +51,9 @@ def calibrate(
     from embridge_edge.enrol.sitting_cli import calibrate as run
 
     run(
-        Asked(participant, band, adapter, forearm, performance, "", speed, release, state_dir, yes, as_json),
+        Asked(
+            participant, band, adapter, forearm, performance, "", speed, release, state_dir, yes, as_json, replay, rate
+        ),
         tuple(gestures or ()),
         repetitions=repetitions,
     )

@@ -33,6 +33,8 @@ ReleaseFile = Annotated[Path | None, typer.Option("--release", help="A release i
 BandWord = Annotated[str, typer.Option("--band", help="KIND, KIND@ADDRESS or uart:PROFILE.toml.")]
 Adapter = Annotated[str, typer.Option(help="Bluetooth adapter; edge.adapter by default.")]
 Forearm = Annotated[int | None, typer.Option("--forearm", help="Let simulated wearer number SEED do it instead.")]
+Replay = Annotated[Path | None, typer.Option("--replay", help="Take repetitions from a recording instead.")]
+Rate = Annotated[float | None, typer.Option("--rate", help="Its sample rate, where the file does not tell, Hz.")]
 Performance = Annotated[int, typer.Option(help="Seed of what the simulated wearer does this time.")]
 Acts = Annotated[str, typer.Option(help="Hand shape the simulated wearer makes for gestures without one.")]
 Speed = Annotated[float, typer.Option(min=0, help="Of the simulated wearer; 1 is real time, 0 as fast as possible.")]
@@ -52,6 +54,8 @@ def gesture(
     band: BandWord = "",
     adapter: Adapter = "",
     forearm: Forearm = None,
+    replay: Replay = None,
+    rate: Rate = None,
     performance: Performance = 1,
     acts: Acts = "",
     speed: Speed = 1.0,
@@ -68,7 +72,21 @@ def gesture(
     from embridge_edge.enrol.sitting_cli import Asked, enrol
 
     enrol(
-        Asked(participant, band, adapter, forearm, performance, acts, speed, release, state_dir, yes, as_json),
+        Asked(
+            participant,
+            band,
+            adapter,
+            forearm,
+            performance,
+            acts,
+            speed,
+            release,
+            state_dir,
+            yes,
+            as_json,
+            replay,
+            rate,
+        ),
         name,
         repetitions=repetitions,
         pose=pose,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from embridge_edge import calibrate_cli, enrol_cli
+from embridge_edge import calibrate_cli, enrol_cli, recordings
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.enrol.capture import Capture
@@ -33,7 +33,7 @@ from embridge_shared.preprocess import FrontEndConfig
 from embridge_shared.release import Bundle
 from embridge_shared.session import CueShown, Purpose, Repetition, Session
 from embridge_shared.wire.messages import EventMessage, unpack
-from support.enrol_world import PREPROCESS, SEEN, UNSEEN, accuracy, band, play, prior, release, spec
+from support.enrol_world import PREPROCESS, SEEN, UNSEEN, accuracy, band, play, prior, release, simulated, spec
 
 WEARER = 22
 QUICK = Pace(relax_s=1.5)
@@ -278,3 +278,27 @@ def test_by_command(tmp_path: Path, bundle: Bundle, monkeypatch) -> None:
     assert [r.gesture for r in repetitions] == [NEW, NEW]
     assert all(2e9 < r.end_ns - r.start_ns < 6e9 for r in repetitions)
     spool.close()
+
+
+def test_recordings_take_the_place_of_prompts(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    release(tmp_path)
+    monkeypatch.setattr(recordings, "load", lambda path, rate: simulated(path.stem, int(rate or 0)))
+    common = ["-p", "w1", "--release", str(tmp_path / "embridge-1.embridge"), "--state-dir", str(tmp_path / "edge")]
+    names = [word for g in ("fist", "open", "point") for word in ("--gesture", g)]
+    replay = ["--replay", "seen", "--rate", str(WEARER), "--yes"]
+    done = CliRunner().invoke(calibrate_cli.app, [*common, *names, *replay, "-n", "2"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(enrol_cli.app, [NEW, *common, "--replay", NEW, "--rate", str(WEARER), "--yes", "-n", "2"])
+    assert done.exit_code == 0, done.output
+    at = desk(tmp_path / "edge", release(tmp_path))
+    assert {label: len(at.store.held().of(label)) for label in at.store.held().labels} == {
+        **dict.fromkeys(("fist", "open", "point"), 2),
+        NEW: 2,
+    }
+    assert all(r.about.source.startswith("replay:") for r in at.store.repetitions())
+    assert accuracy(at.view(spec()), WEARER, (NEW,)) > 0.9
+    # what the wearer did elsewhere under another name is refused by its looks
+    done = CliRunner().invoke(enrol_cli.app, ["other", *common, "--replay", "other", "--rate", str(WEARER), "--yes"])
+    assert done.exit_code != 0
+    assert "it looks like" in done.stderr

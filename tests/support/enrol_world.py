@@ -20,6 +20,7 @@ from embridge_edge.enrol.events import EnrolEvent
 from embridge_edge.enrol.scripted import ScriptedBand
 from embridge_edge.enrol.view import WearerView
 from embridge_edge.forearm import CONTROL_HZ, Donning, Forearm, Performance, Timing, Wearer
+from embridge_edge.recordings import Recording
 from embridge_shared.gestures import find
 from embridge_shared.preprocess import FrontEndConfig, PreprocessConfig, WindowConfig, fit_wearer_scale, run
 from embridge_shared.preprocess.windows import windows
@@ -212,3 +213,22 @@ def _performance(seed: int, names: tuple[str, ...], repetitions: int) -> Perform
         timing=Timing(lead_in_s=1.5, cue_s=1.6, rest_s=1.0, jitter_s=0.2),
         shuffled=True,
     )
+
+
+def simulated(name: str, wearer: int) -> Recording:
+    """A recording of a wearer as `ScriptedBand` sits: of what was seen, of one gesture, or of "other", a fist."""
+    names = SEEN[:3] if name == "seen" else ("fist",) if name == "other" else (name,)
+    performance = Performance(
+        Wearer.random(wearer),
+        find(names),
+        repetitions=3,
+        rng=np.random.default_rng([wearer, len(name)]),
+        timing=Timing(lead_in_s=3.0, cue_s=2.5, rest_s=2.5),
+    )
+    forearm = Forearm(performance.wearer, Donning(), seed=0)
+    steps = np.arange(int(performance.duration_s * CONTROL_HZ))
+    raw = forearm.emg(performance.angles(steps / CONTROL_HZ + forearm.wearer.lead_s))
+    annotations = tuple(
+        msgspec.structs.replace(a, gesture="other") if name == "other" else a for a in performance.annotations()
+    )
+    return Recording(f"w{wearer}", spec(), raw, None, None, annotations, name)

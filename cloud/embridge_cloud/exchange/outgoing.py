@@ -45,7 +45,7 @@ class Choice:
 
     Attributes:
         sessions: Ids, or as much of their starts as is unique.
-        participants: Whose; of all when empty. What holds no samples, as a wearer's journal, is named by its id or protocol.
+        participants: Whose; of all when empty. A journal, which holds no samples, is named by its id or protocol.
         protocols: Of which protocol; of all when empty. Without a version, of every version.
     """
 

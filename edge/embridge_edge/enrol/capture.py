@@ -21,7 +21,6 @@ from embridge_shared.decision import RECENT_S
 from embridge_shared.enrolment import ADVICE, Refusal
 from embridge_shared.errors import OperatorError
 from embridge_shared.preprocess import Features, FrontEnd, WearerScale
-from embridge_shared.wearer import Repetition
 
 _BEFORE_S: Final = 3.0
 """Rest kept before a movement: filters settle in it, and a scale is fitted to it, which wants a third of rest."""
@@ -194,9 +193,7 @@ class Capture:
         n = round(self.pace.relax_s * self._rate_hz)
         if stop < n or self._kept.flawed[stop - n : stop].any():
             return False
-        rest = self._kept.values[stop - n : stop].astype(np.float64).mean(axis=0)
-        span = _REST_TIMES * np.maximum(np.abs(rest), 0.1 * np.median(np.abs(rest)) + 1e-9)
-        self._scale = WearerScale(offset=tuple(rest.tolist()), gain=tuple((1 / span).tolist()))
+        self._scale = scale_by_rest(self._kept.values[stop - n : stop])
         return True
 
     def _missed(self, missed: Missed, at: int) -> list[EnrolEvent]:
@@ -210,7 +207,10 @@ class Capture:
 
     def _found(self, movement: Movement, at: int) -> list[EnrolEvent]:
         repetition, lost = self._cut(movement, at)
-        level = self._level(movement)
+        return self._settle(repetition, at, lost=lost, level=self._level(movement))
+
+    def _settle(self, repetition: StoredRepetition, at: int, *, lost: int, level: float) -> list[EnrolEvent]:
+        """Take a repetition or refuse it."""
         finding = examine(repetition, self.view, lost=lost, level=level, strict=self._strict)
         if finding.refusal is not None:
             return self._refuse(finding, at, level=level, movement=repetition.about)
@@ -307,6 +307,8 @@ class Capture:
         return self._front_end.input_index(max(0, feature - 1)) + 1
 
 
-def own_of(taken: Sequence[Taken]) -> list[Repetition]:
-    """What was taken, in the prior's space."""
-    return [t.finding.seen for t in taken if t.finding.seen is not None]
+def scale_by_rest(features: NDArray[np.float32]) -> WearerScale:
+    """A scale for somebody nobody knows, from features at rest (n, C)."""
+    rest = features.astype(np.float64).mean(axis=0)
+    span = _REST_TIMES * np.maximum(np.abs(rest), 0.1 * np.median(np.abs(rest)) + 1e-9)
+    return WearerScale(offset=tuple(rest.tolist()), gain=tuple((1 / span).tolist()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ import msgspec
 import numpy as np
 import typer
 
+from embridge_edge import recordings
 from embridge_edge.enrol.capture import Capture, Origin
 from embridge_edge.enrol.desk import Desk, bundle_here, calibration_gestures, note_of, release_of
 from embridge_edge.enrol.events import EnrolEvent
+from embridge_edge.enrol.recorded import Recorded, repetitions_of
 from embridge_edge.enrol.scripted import ScriptedBand
 from embridge_edge.enrol.sitting import Capturing, deliver, sit
 from embridge_edge.enrol.telling import Teller, silent
 from embridge_edge.enrol.trial import TrialRound, mixed_round
+from embridge_edge.enrol.view import WearerView
 from embridge_edge.plan import SessionPlan, SyntheticSource, check_participant
+from embridge_edge.recordings import Recording
 from embridge_edge.takes import Take, open_take
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.enrolment import GestureNote
@@ -31,6 +35,7 @@ from embridge_shared.gesture_spec import known as known_gestures
 from embridge_shared.gestures import Gesture, find
 from embridge_shared.session import Purpose
 from embridge_shared.settings import EdgeSettings, load
+from embridge_shared.signal import StreamSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,12 @@ class Asked:
     state_dir: Path | None
     yes: bool
     as_json: bool
+    replay: Path | None = None
+    rate_hz: float | None = None
+
+
+Run = Callable[[WearerView, Sequence[str]], Capture]
+"""Leads a capture of a wearer through a script."""
 
 
 class _Session:
@@ -55,10 +66,10 @@ class _Session:
 
     def __init__(self, asked: Asked, purpose: Purpose) -> None:
         check_participant(asked.participant, "--participant")
-        if bool(asked.band) == (asked.forearm is not None):
+        if bool(asked.band) + (asked.forearm is not None) + (asked.replay is not None) != 1:
             raise OperatorError(
                 "say who wears what: a band or a simulated wearer.",
-                hint="Give --band KIND, or --forearm SEED to try it without a person.",
+                hint="Give --band KIND, or --forearm SEED or --replay FILE to try it without a person.",
             )
         self.asked = asked
         self.settings: EdgeSettings = load(
@@ -79,11 +90,34 @@ class _Session:
         self._titles = Teller({**self.known, **{k: _shape(v) for k, v in added.items() if v.posture is not None}})
         self._purpose = purpose
 
-    def run(self, make: Capturing, take: Take, plan: SessionPlan) -> Capture:
-        """Sit; Ctrl-C ends it in good order."""
-        return asyncio.run(self._run(make, take, plan))
+    def open(self, shapes: Mapping[str, Gesture]) -> tuple[StreamSpec, Run]:
+        """The band's stream, and what leads a capture over it; Ctrl-C ends it in good order."""
+        if self.asked.replay is not None:
+            found = recordings.load(self.asked.replay, self.asked.rate_hz)
+            return found.emg, lambda view, script: self._replayed(found, view, script)
+        take, plan = self.take(shapes)
 
-    def open(self, shapes: Mapping[str, Gesture]) -> tuple[Take, SessionPlan]:
+        def led(view: WearerView, script: Sequence[str]) -> Capture:
+            return asyncio.run(self.lead(lambda origin: Capture(view, script, origin), take, plan))
+
+        return take.band.spec, led
+
+    def _replayed(self, found: Recording, view: WearerView, script: Sequence[str]) -> Capture:
+        """Take what a recording holds; it lies somewhere already, so no session is made of it."""
+        began_ns = self.clock.wall_ns()
+        capture = Recorded(view, script, Origin(session=None, edge=self.settings.name, source="", time_ns=_no_time))
+        for each in repetitions_of(
+            found,
+            script,
+            recorded_ns=began_ns,
+            edge=self.settings.name,
+            release=self.desk.release.name,
+            calibrates=view.scale is None,
+        ):
+            self.tell(capture.offer(each))
+        return capture
+
+    def take(self, shapes: Mapping[str, Gesture]) -> tuple[Take, SessionPlan]:
         """The band, or the simulated wearer, and the plan of the session."""
         asked = self.asked
         name = f"{self._purpose.value}-{asked.participant}-{self.clock.wall_ns() // 1_000_000}"
@@ -124,7 +158,8 @@ class _Session:
         """Put what was committed where the agent sends it from."""
         deliver(self.desk.store, self.settings, self.clock)
 
-    async def _run(self, make: Capturing, take: Take, plan: SessionPlan) -> Capture:
+    async def lead(self, make: Capturing, take: Take, plan: SessionPlan) -> Capture:
+        """Sit; Ctrl-C ends it in good order."""
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
@@ -145,12 +180,12 @@ def enrol(asked: Asked, name: str, *, repetitions: int, pose: Path | None, templ
     session = _Session(asked, Purpose.ENROLMENT)
     note = _note(session, name, pose, template)
     shapes = _shapes(session, name, note)
-    take, plan = session.open(shapes)
-    view = session.desk.view(take.band.spec)
+    spec, run = session.open(shapes)
+    view = session.desk.view(spec)
     if note is not None:
         view = replace(view, added={**view.added, name: note})
     session.say(f"{asked.participant}: {name}, {repetitions} repetitions. Rest your arm; Ctrl-C stops.")
-    capture = session.run(lambda origin: Capture(view, [name] * repetitions, origin), take, plan)
+    capture = run(view, [name] * repetitions)
     if not _agreed(session, capture, repetitions):
         raise typer.Exit(ExitCode.FAILED)
     _, told = session.desk.enrol(capture, [note] if note is not None else [])
@@ -175,7 +210,7 @@ def try_out(asked: Asked, names: Sequence[str], *, each: int, seed: int) -> None
             "this wearer has enrolled nothing to test.", reason=Reason.NOT_FOUND, hint="`embridge enrol NAME` first."
         )
     shapes = {label: shape for label in chosen for shape in _shapes(session, label, held.gestures.get(label)).values()}
-    take, plan = session.open(shapes)
+    take, plan = session.take(shapes)
     view = session.desk.view(take.band.spec)
     others = [label for label in own if label not in chosen]
     script = mixed_round(chosen, others, np.random.default_rng(seed), each=each)
@@ -184,7 +219,7 @@ def try_out(asked: Asked, names: Sequence[str], *, each: int, seed: int) -> None
         return TrialRound(view, script, origin)
 
     session.say(f"{asked.participant}: {len(script)} gestures in random order. Rest your arm; Ctrl-C stops.")
-    done = session.run(make, take, plan)
+    done = asyncio.run(session.lead(make, take, plan))
     assert isinstance(done, TrialRound)
     right = sum(t.asked == t.decided for t in done.results)
     session.say(f"{right} of {len(done.results)} right ({done.accuracy:.2f})")
@@ -201,16 +236,16 @@ def calibrate(asked: Asked, names: Sequence[str], *, repetitions: int) -> None:
         raise OperatorError(
             f"{release.name} does not know {', '.join(foreign)}.", hint=f"It knows {', '.join(release.prior.gestures)}."
         )
-    take, plan = session.open(_all_shapes(session, chosen))
-    view = replace(session.desk.view(take.band.spec, uncalibrated=True), scale=None, own=())
+    spec, run = session.open(_all_shapes(session, chosen))
+    view = replace(session.desk.view(spec, uncalibrated=True), scale=None, own=())
     script = [label for _ in range(repetitions) for label in chosen]
     session.say(f"{asked.participant}: {len(script)} known gestures, about {round(7 * len(script))} s. Rest your arm.")
-    capture = session.run(lambda origin: Capture(view, script, origin), take, plan)
+    capture = run(view, script)
     if not _agreed(session, capture, len(script)):
         raise typer.Exit(ExitCode.FAILED)
     entry, calibration = session.desk.calibrate(capture)
     session.deliver()
-    told = session.desk.evidence(take.band.spec)[1].choice
+    told = session.desk.evidence(spec)[1].choice
     session.say(f"Calibrated on {calibration.duration_s:.0f} s of signal and {len(entry.put)} repetitions.")
     if told.accuracy is not None and repetitions > 1:
         session.say(f"Each decided by the others, {told.accuracy:.2f} of them are right. {told.said}".rstrip())
@@ -267,3 +302,7 @@ def _shape(note: GestureNote) -> Gesture:
     from embridge_shared.gesture_spec import GestureSpec
 
     return GestureSpec.of(note).gesture()
+
+
+def _no_time(sample: int) -> int:
+    return 0
