@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -59,6 +60,9 @@ def live(
         **({"outputs": {**out, **({"keys_dry_run": True} if dry_run else {})}} if out or dry_run else {}),
     )
     logs.configure_for(config)
+    if config.log.level == "INFO":
+        # What people should know is shown; the log says only what is wrong.
+        logging.getLogger("embridge_edge").setLevel(logging.WARNING)
     words = tuple(output) if output is not None else config.outputs.enabled
     clock = SystemClock()
     plan, base = _plan(source, participant, seconds, false_per_hour)

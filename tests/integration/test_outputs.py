@@ -88,7 +88,11 @@ def test_an_edge_without_a_release_says_so(tmp_path):
 
 
 def hop(number: int, event: GestureChange | None, gesture: str) -> Decided:
-    events = () if event is None else (GestureEvent(event, gesture, number, 0.93, 0.6),)
+    events = (
+        ()
+        if event is None
+        else (GestureEvent(event, gesture, number, 0.93, 0.0 if event is GestureChange.ONSET else 0.6),)
+    )
     label = "rest" if event is GestureChange.RELEASE else gesture
     shares = np.full(len(LABELS), 0.02)
     shares[LABELS.index(gesture)] = 0.94

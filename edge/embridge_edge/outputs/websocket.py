@@ -144,6 +144,9 @@ class WebSocketOutput(Output):
             OperatorError: The port is taken.
         """
         serve = _load_serve()
+        # At lower levels it logs requests, tokens and all.
+        protocol = logging.getLogger(f"{__name__}.protocol")
+        protocol.setLevel(logging.ERROR)
         try:
             self._server = await serve(
                 self._serve,
@@ -159,7 +162,7 @@ class WebSocketOutput(Output):
                 open_timeout=_PING_S,
                 close_timeout=_CLOSE_S,
                 server_header=None,
-                logger=logging.getLogger(f"{__name__}.protocol"),
+                logger=protocol,
             )
         except OSError as error:
             raise OperatorError(
