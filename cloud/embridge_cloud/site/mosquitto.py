@@ -97,5 +97,9 @@ def _reads(name: str) -> str:
     """What a cloud process may hear: an ingester of some shards hears no others."""
     found = INGESTER.fullmatch(name)
     shards = range(int(found[1]), int(found[2]) + 1) if found is not None else None
-    ways = [f"{kind}/{s}/#" for s in shards for kind in ("up", "event")] if shards is not None else ["up/#", "event/#"]
-    return "".join(f"topic read {ROOT}/{way}\n" for way in (*ways, "state/+", "live/+"))
+    ways = (
+        [f"{kind}/{s}/#" for s in shards for kind in ("up", "event")]
+        if shards is not None
+        else ["up/#", "event/#", "live/+"]
+    )
+    return "".join(f"topic read {ROOT}/{way}\n" for way in (*ways, "state/+"))
