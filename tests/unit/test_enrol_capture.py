@@ -115,7 +115,12 @@ def test_a_gap_in_it_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "channels", "reason"),
-    [(FaultKind.CLIPPING, 1, Refusal.TOO_STRONG), (FaultKind.LOOSE, 3, Refusal.NOISY), (FaultKind.LOOSE, 2, None)],
+    [
+        (FaultKind.CLIPPING, 3, Refusal.TOO_STRONG),
+        (FaultKind.CLIPPING, 2, None),
+        (FaultKind.LOOSE, 3, Refusal.NOISY),
+        (FaultKind.LOOSE, 2, None),
+    ],
 )
 def test_a_poor_signal_is_refused(kind: FaultKind, channels: int, reason: Refusal | None) -> None:
     donning = Donning(faults=tuple(ElectrodeFault(c, kind) for c in range(channels)))

@@ -18,7 +18,7 @@ from embridge_shared.quality.judge import Judge
 from embridge_shared.wearer import Repetition, WearerModel
 
 _SPOILT: Final = 8
-"""One channel in so many may be bad."""
+"""One channel in so many may be bad, or clipped."""
 _ELSEWHERE: Final = frozenset(
     {
         *(Metric.LOSS, Metric.CLIPPING, Metric.SNR, Metric.RESPONSE),
@@ -36,7 +36,7 @@ class Strictness:
 
     Attributes:
         least_s: Shortest movement, s; never less than the release's window.
-        least_level: Least mean level over the movement.
+        least_level: Least mean level over the movement; by default the one under which the release takes it for rest.
         most_clipped: Share of clipped samples a channel may have.
         least_rest_s: Rest that must lie before the movement, s.
         inconsistent: How far, in units of what belongs, it may lie from the wearer's other repetitions.
@@ -44,10 +44,10 @@ class Strictness:
     """
 
     least_s: float = 0.5
-    least_level: float = 0.15
+    least_level: float | None = None
     most_clipped: float = 0.01
     least_rest_s: float = 0.3
-    inconsistent: float = 2.0
+    inconsistent: float = 2.5
     similar: float = 0.8
 
 
@@ -102,9 +102,10 @@ def _signal(repetition: StoredRepetition, lost: int, strict: Strictness) -> Find
     grades = _grades(verdicts, spec.n_channels)
     shares = [v.values[Metric.CLIPPING] for v in verdicts if Metric.CLIPPING in v.values]
     clipped = np.max(shares, axis=0) if shares else np.zeros(spec.n_channels)
-    worst = int(clipped.argmax())
-    if clipped[worst] > strict.most_clipped:
-        words = f"{spec.channels[worst]}: {100 * clipped[worst]:.2g} % of the samples are clipped"
+    full = np.flatnonzero(clipped > strict.most_clipped)
+    if len(full) > spec.n_channels // _SPOILT:
+        told = ", ".join(f"{spec.channels[c]} {100 * clipped[c]:.2g} %" for c in full[:3])
+        words = f"samples of {len(full)} channels are clipped ({told})"
         return Finding(refusal=Refusal.TOO_STRONG, detail=words, grades=grades)
     bad = [c for c, grade in enumerate(grades) if grade is Grade.BAD]
     if len(bad) > spec.n_channels // _SPOILT:
@@ -139,8 +140,9 @@ def _movement(
     about = repetition.about
     lasted_s = (about.end - about.onset) / about.spec.rate_hz
     least_s = max(strict.least_s, view.release.preprocess.window_s)
-    if level < strict.least_level:
-        words = f"level {level:.2f}, at least {strict.least_level:.2f}"
+    least = view.release.decision.rest_above if strict.least_level is None else strict.least_level
+    if level < least:
+        words = f"level {level:.2f}, at least {least:.2f}"
         return replace(found, refusal=Refusal.TOO_WEAK, detail=words)
     if lasted_s < least_s:
         return replace(found, refusal=Refusal.TOO_SHORT, detail=f"{lasted_s:.2f} s, at least {least_s:.2g} s")
