@@ -7,8 +7,8 @@ Windows are cut inside repetitions only.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,9 @@ from embridge_shared.preprocess import (
     montage_for,
     run_chunks,
 )
-from embridge_shared.session import Repetition, RepetitionStatus
+from embridge_shared.session import Event, Repetition, RepetitionStatus, WearingChanged
 from embridge_shared.signal import Modality, StreamSpec
+from embridge_shared.wearer.donning import turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,14 @@ def pair(
     samples = sealed.samples(emg.name)
     t_ns = clockfit.times_ns(sealed, emg.name, samples)
     front_end = FrontEnd(preprocess.front_end, emg)
+    sits = worn([e.event for e in sealed.events()])
     pose = recorded_poses(sealed, repetitions, hidden)
     runs = []
     for features in run_chunks(preprocess.front_end, emg, _stretches(samples.index, samples.values)):
         at = np.array([front_end.input_index(j) for j in range(features.first, features.end)], np.int64)
         when = t_ns[np.searchsorted(samples.index, at, side="right") - 1]
-        runs.append(PairedRun(features, when, None if pose is None else nearest(when, *pose, config.tolerance_s)))
+        known = None if pose is None else nearest(when, *pose, config.tolerance_s)
+        runs.append(PairedRun(turned_back(features, sits, preprocess), when, known))
     return PairedSession(
         session=str(sealed.id),
         participant=sealed.session.participant.id,
@@ -128,6 +131,26 @@ def pair(
 def _montage(sealed: SealedSession, emg: StreamSpec, preprocess: PreprocessConfig, ring: Ring) -> Montage | None:
     band = Ring.even(emg.n_channels, sealed.session.placement.rotation_deg)
     return montage_for(preprocess.front_end, band, ring)
+
+
+def worn(events: Iterable[Event]) -> WearingChanged | None:
+    """The last turn of the band that the edge undid in a session; it sat so from the start."""
+    applied = [e for e in events if isinstance(e, WearingChanged) and e.applied is not None and e.ring]
+    return applied[-1] if applied else None
+
+
+def turned_back(features: Features, sits: WearingChanged | None, preprocess: PreprocessConfig) -> Features:
+    """Features as the decoder saw them: turned as in the wearer's calibration. Strength is left to the session's scale.
+
+    Raises:
+        DataError: WRONG_SHAPE: the event names channels the band does not have.
+    """
+    if sits is None or not sits.applied:
+        return features
+    if not 0 <= min(sits.ring) <= max(sits.ring) < features.values.shape[1]:
+        raise DataError(f"a band of {features.values.shape[1]} channels has no {sits.ring}", reason=Reason.WRONG_SHAPE)
+    rectified = preprocess.front_end.mode != "waveform"
+    return replace(features, values=turn(features.values, sits.applied, sits.ring, rectified=rectified))
 
 
 def wearer_scale(paired: PairedSession, preprocess: PreprocessConfig, *, hidden: Collection[str] = ()) -> WearerScale:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embridge_cloud.pairing import turned_back, worn
 from embridge_edge.decode.calibration import Calibration, CalibrationStore, calibrate
 from embridge_edge.decode.donning import Donning, DonningStore, Verdict, don, look
 from embridge_edge.decode.drift import Level, judged
@@ -194,3 +195,17 @@ def test_runs_are_joined_up_to_gaps() -> None:
         return Features(first, np.zeros((n, 2), np.float32), np.zeros(n, bool))
 
     assert [(r.first, len(r)) for r in joined([part(0, 3), part(3, 2), part(9, 1)])] == [(0, 5), (9, 1)]
+
+
+def test_training_sees_a_session_turned_as_its_decoder_did(tmp_path: Path) -> None:
+    session = wearing(tmp_path, calibrated(), PREPROCESS, now_ns=10, auto=True)
+    told = watched(session, arm(turned=1, seed=4, rounds=4))
+    (run,) = runs(arm(turned=1, seed=8))
+    back = turned_back(run, worn(told), PREPROCESS)
+    (straight,) = runs(arm(seed=8))
+    assert np.abs(back.values - straight.values).mean() < 0.6 * np.abs(run.values - straight.values).mean()
+    assert turned_back(run, worn([]), PREPROCESS) is run
+    assert worn([e for e in told if e.applied is None]) is None
+    beyond = msgspec.structs.replace(worn(told), ring=(0, 1, 2, 3, 4, 5, 6, 8))
+    with pytest.raises(DataError, match="has no"):
+        turned_back(run, beyond, PREPROCESS)
