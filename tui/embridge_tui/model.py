@@ -51,7 +51,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
         session: Its id.
         edge: Who recorded it.
         participant: Whose EMG it is.
-        purpose: "training", "calibration" or "evaluation".
+        purpose: "training", "calibration", "evaluation" or "enrolment".
         protocol: Name and version.
         state: "open", "ended" or "sealed".
         started_at: UTC.
