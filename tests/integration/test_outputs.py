@@ -14,15 +14,24 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import aiomqtt
 import numpy as np
 import pytest
 
+from embridge_edge.courier import Courier
 from embridge_edge.decode.decision import Decided
 from embridge_edge.outputs.mapping import load
+from embridge_edge.outputs.mqtt import MqttOutput
 from embridge_edge.outputs.websocket import WebSocketOutput
+from embridge_edge.spool import Spool
+from embridge_edge.uplink import LinkState, Uplink
+from embridge_shared.clock import SystemClock
 from embridge_shared.decision import Decision, DecisionConfig, GestureEvent
 from embridge_shared.session import GestureChange
+from embridge_shared.settings import MqttSettings, Settings
+from embridge_shared.wire.messages import EdgeState
 from support import bundles
+from support.ble import until
 
 connect = pytest.importorskip("websockets.asyncio.client").connect
 
@@ -198,6 +207,32 @@ async def devtools(profile: Path) -> AsyncIterator[Callable[[str], Awaitable[Any
             return json.loads(await socket.recv())["result"]["result"].get("value")
 
         yield ask
+
+
+async def test_the_uplink_says_gestures_to_who_listens_and_keeps_none(own_mosquitto, tmp_path):
+    async def ignore(_: object) -> None:
+        return None
+
+    broker = MqttSettings(host=own_mosquitto.host, port=own_mosquitto.port)
+    courier = Courier(Spool(tmp_path / "spool.db", 1 << 20))
+    state = EdgeState(edge="edge-1", online=True)
+    uplink = Uplink(Settings(mqtt=broker), courier, SystemClock(), state=lambda: state, on_desired=ignore)
+    output = MqttOutput(uplink.say, edge="edge-1")
+    await output.tell(pinch(5))  # no link yet: nobody hears it, now or later
+    async with aiomqtt.Client(broker.host, broker.port) as listener, asyncio.timeout(20):
+        await listener.subscribe("embridge/v1/live/+")
+        running = asyncio.create_task(uplink.run())
+        await until(lambda: uplink.link is LinkState.ONLINE)
+        await output.tell(pinch(15))
+        async for message in listener.messages:
+            told = json.loads(bytes(message.payload))
+            assert not message.retain
+            break
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert (told["change"], told["gesture"]) == ("release", "pinch_index")
+    assert courier.spool.backlog().items == 0
+    await courier.close()
 
 
 def test_the_mapping_of_the_documentation_is_one():

@@ -39,7 +39,7 @@ from embridge_shared.settings import CloudSettings, EdgeSettings, MqttSettings, 
 from embridge_shared.signal import Chunk
 from embridge_shared.wire import codec, topics
 from embridge_shared.wire.messages import EdgeState, EventMessage, pack
-from embridge_shared.wire.topics import chunk_topic, commit_topic, desired_topic, event_topic, state_topic
+from embridge_shared.wire.topics import chunk_topic, commit_topic, desired_topic, event_topic, live_topic, state_topic
 from support.loop import Loop, assert_recorded, rehearse
 from support.sessions import Recording, assert_sealed_equals, emg_spec, record, session_of
 from support.sites import RealSite, heard, plan
@@ -208,9 +208,9 @@ async def test_an_edge_speaks_for_itself_only(site: RealSite):
     theirs = [
         chunk_topic("e1", session, "emg"), event_topic("e1", session), state_topic("e1"), commit_topic("e1"),
         desired_topic("e1"), desired_topic("e2"), state_topic("@cloud".removeprefix("@")), "embridge/v1/up/1/e1",
-        f"embridge/v1/up/1/x/e2/{session}", "anything", "embridge/v1/state/e2/more",
+        f"embridge/v1/up/1/x/e2/{session}", "anything", "embridge/v1/state/e2/more", live_topic("e1"),
     ]  # fmt: skip
-    mine = [chunk_topic("e2", session, "emg"), event_topic("e2", session), state_topic("e2")]
+    mine = [chunk_topic("e2", session, "emg"), event_topic("e2", session), state_topic("e2"), live_topic("e2")]
 
     async def speak() -> None:
         # Some versions of the broker disconnect who is denied, others do not.
@@ -231,6 +231,7 @@ async def test_an_edge_hears_what_is_meant_for_it_only(site: RealSite):
         await c.publish(commit_topic("e1"), b"e1", qos=1)
         await c.publish(desired_topic("e1"), b"e1", qos=1)
         await edge.publish(state_topic("e1"), b"e1", qos=1)
+        await edge.publish(live_topic("e1"), b"e1", qos=1)
         await edge.publish(event_topic("e1", UUID(int=5)), b"e1", qos=1)
         await c.publish(commit_topic("e2"), b"e2", qos=1)
         async with asyncio.timeout(5):
