@@ -10,9 +10,10 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aiomqtt
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 
 from embridge_edge.courier import Courier
 from embridge_edge.decode.decision import Decided
+from embridge_edge.outputs.lsl import LslMarkers
 from embridge_edge.outputs.mapping import load
 from embridge_edge.outputs.mqtt import MqttOutput
 from embridge_edge.outputs.websocket import WebSocketOutput
@@ -233,6 +235,30 @@ async def test_the_uplink_says_gestures_to_who_listens_and_keeps_none(own_mosqui
     assert (told["change"], told["gesture"]) == ("release", "pinch_index")
     assert courier.spool.backlog().items == 0
     await courier.close()
+
+
+async def test_lsl_markers_carry_the_time_of_the_samples():
+    pylsl = pytest.importorskip("pylsl")
+    edge = f"lsl-{uuid4().hex[:8]}"
+    output = LslMarkers(edge, clock=SystemClock())
+    await output.tell(pinch(0))
+
+    def inlet() -> Any:
+        (found,) = pylsl.resolve_byprop("source_id", f"embridge:{edge}:gestures", timeout=15)
+        opened = pylsl.StreamInlet(found)
+        opened.open_stream(timeout=10)
+        return opened
+
+    stream = await asyncio.to_thread(inlet)
+    ago_ns = 250_000_000
+    now = SystemClock().wall_ns()
+    await output.tell(replace(pinch(5), t_ns=now - ago_ns))
+    before = pylsl.local_clock()
+    sample, stamp = await asyncio.to_thread(stream.pull_sample, 10)
+    stream.close_stream()
+    await output.close()
+    assert sample == ["onset:pinch_index"]
+    assert before - stamp == pytest.approx(0.25, abs=0.1)
 
 
 def test_the_mapping_of_the_documentation_is_one():
