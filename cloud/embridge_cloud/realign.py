@@ -162,11 +162,13 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
     sample = _sample_of(snapshot.train.emg, rng)
     exported = export_encoder(head, sample)
     stream = export_stream(head, sample) if isinstance(head, Trained) else None
-    metrics = _metrics(snapshot, config, choice, head, exported, index)
+    tuned = _tuned(snapshot, config, choice, Speaker(head, index.scorer(config.k)), index.gestures)
+    metrics = _metrics(snapshot, config, choice, head, exported, index) | tuned.metrics
     if stream is not None:
         metrics["parity.stream"] = stream.parity.max_abs
         metrics["parity.stream_int8_cosine"] = stream.int8_parity.cosine
     manifest = _manifest(snapshot, config, choice, head, index, metrics, clock.wall_ns())
+    manifest = msgspec.structs.replace(manifest, decision=tuned.decision, wearer_decision=tuned.wearer_decision)
     files = {
         ENCODER: exported.onnx,
         ENCODER_INT8: exported.int8,
