@@ -19,18 +19,23 @@ import aiomqtt
 import numpy as np
 import pytest
 
+from conftest import take_free_port
+from embridge_edge.agent import Agent
 from embridge_edge.courier import Courier
 from embridge_edge.decode.decision import Decided
 from embridge_edge.outputs.lsl import LslMarkers
 from embridge_edge.outputs.mapping import load
 from embridge_edge.outputs.mqtt import MqttOutput
 from embridge_edge.outputs.websocket import WebSocketOutput
+from embridge_edge.plan import load as load_plan
 from embridge_edge.spool import Spool
+from embridge_edge.update.slots import FOLDER, Slots
 from embridge_edge.uplink import LinkState, Uplink
 from embridge_shared.clock import SystemClock
 from embridge_shared.decision import Decision, DecisionConfig, GestureEvent
+from embridge_shared.release import read_bundle
 from embridge_shared.session import GestureChange
-from embridge_shared.settings import MqttSettings, Settings
+from embridge_shared.settings import EdgeSettings, MqttSettings, Settings
 from embridge_shared.wire.messages import EdgeState
 from support import bundles
 from support.ble import until
@@ -235,6 +240,48 @@ async def test_the_uplink_says_gestures_to_who_listens_and_keeps_none(own_mosqui
     assert (told["change"], told["gesture"]) == ("release", "pinch_index")
     assert courier.spool.backlog().items == 0
     await courier.close()
+
+
+async def test_an_agent_that_records_tells_a_client_what_it_decodes(tmp_path, bundle, caplog):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    live(tmp_path, str(tmp_path / "plan.toml"), "--release", str(bundle), "--calibrate", "8", "--participant", "p1")
+    state_dir = tmp_path / "state"
+    slots = Slots(state_dir / FOLDER)
+    digest = read_bundle(bundle).digest
+    shutil.copy(bundle, slots.path(digest))
+    slots.activate(slots.path(digest))
+    port = take_free_port()
+    words = f'decode = true\noutputs = ["websocket:{port}", "keys:none.toml"]'
+    (tmp_path / "plan.toml").write_text(PLAN.replace("speed = 0", "speed = 4").replace('"p1"', f'"p1"\n{words}'))
+    settings = Settings(mqtt=MqttSettings(port=take_free_port()), edge=EdgeSettings(state_dir=state_dir))
+    agent = Agent(settings, SystemClock(), load_plan(tmp_path / "plan.toml"), tmp_path)
+    running = asyncio.create_task(agent.run())
+    try:
+        async with asyncio.timeout(40), connect_soon(port) as client:
+            heard: list[str] = []
+            async for text in client:
+                heard.append(json.loads(text)["type"])
+                if {"decision", "gesture"} <= set(heard):
+                    break
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert heard[0] == "hello"
+    assert "output keys:none.toml is left out" in caplog.text
+
+
+@asynccontextmanager
+async def connect_soon(port: int) -> AsyncIterator[Any]:
+    """A client of a server that is about to listen."""
+    while True:
+        try:
+            client = await connect(f"ws://127.0.0.1:{port}/")
+        except OSError:
+            await asyncio.sleep(0.02)
+            continue
+        break
+    async with client:
+        yield client
 
 
 async def test_lsl_markers_carry_the_time_of_the_samples():
