@@ -28,6 +28,7 @@ _TYPES = {
     Modality.GLOVE: "MoCap",
     Modality.IMU: "IMU",
     Modality.DECODE: "Decode",
+    Modality.DECISION: "Decision",
 }
 _UNITS = {"µV": "microvolts", "mV": "millivolts", "rad": "radians"}
 _BUFFER_S = 60

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from embridge_edge import lsl_out
 from embridge_edge.decode.decision import CAUTIOUS, Decided, DecisionFeed, Sinks, decision_for
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
@@ -236,6 +237,10 @@ async def test_a_feed_waits_for_what_is_decided(bundle: Bundle) -> None:
     reading = asyncio.create_task(first())
     await played(new(bundle, sinks=sinks), packets(COURSE))
     assert await asyncio.wait_for(reading, 1) == "g0"
+
+
+def test_every_kind_of_stream_has_a_type_for_lsl() -> None:
+    assert set(lsl_out._TYPES) == set(Modality)
 
 
 def test_thresholds_for_another_target(caplog: pytest.LogCaptureFixture) -> None:
