@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from embridge_cloud.demo import worlds
@@ -17,7 +18,7 @@ from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.heads import DEEP
 from embridge_cloud.snapshot import take_snapshot
 from embridge_cloud.store.sealed import Catalogue
-from embridge_shared.session import Purpose
+from embridge_shared.session import GestureChange, Purpose
 
 change = msgspec.structs.replace
 
@@ -101,5 +102,18 @@ def test_a_recording_goes_in_at_the_wrist_and_comes_out_decoded(data_dir: Path, 
     assert snapshot.unseen_poses is not None
     assert snapshot.unseen_poses.emg is None
     assert "ninapro-s3" not in snapshot.train.present("participants") | snapshot.unseen_poses.present("participants")
+    # decisions lie beside the scores, and every answer that is a gesture stands between its events
+    decided = [s for s in catalogue.sessions() if s.session.purpose is Purpose.EVALUATION]
+    assert decided
+    for sealed in decided:
+        scores, said = sealed.samples("decode"), sealed.samples("decision")
+        np.testing.assert_array_equal(said.index, scores.index)
+        labels = sealed.spec("decision").channels[2:]
+        assert labels == sealed.spec("decode").channels
+        on = {e.number: e.gesture for e in sealed.decoded() if e.change is GestureChange.ONSET}
+        answers = dict(zip(said.index.tolist(), said.values[:, 0].astype(int).tolist(), strict=True))
+        assert all(labels[answers[number]] == gesture for number, gesture in on.items())
+        begun = [n for n, a in answers.items() if a >= 0 and answers.get(n - 1, -1) != a]
+        assert begun == sorted(on)
     held_out = {s.session.participant.id for s in catalogue.sessions() if s.session.purpose is Purpose.EVALUATION}
     assert held_out == {"ninapro-s3"}
