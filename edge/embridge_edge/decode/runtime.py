@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,11 +16,12 @@ from embridge_edge.decode.streaming import PatchStream, StreamModel
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import DataError, ModelError, Reason
 from embridge_shared.manifest import Manifest
-from embridge_shared.release import ENCODER, ENCODER_INT8, Bundle
+from embridge_shared.release import ENCODER, ENCODER_INT8, STREAM, STREAM_INT8, Bundle
 from embridge_shared.scoring import PrototypeScorer
 
 _INPUT: Final = "windows"
 _OUTPUT: Final = "queries"
+_GRAPHS: Final = (ENCODER, ENCODER_INT8, STREAM, STREAM_INT8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Decoder:
     """Windows to gesture scores.
 
     Attributes:
-        bundle: The release.
+        bundle: The release, without its encoders.
         int8: Whether the quantised encoder runs.
         stream: The streaming encoder; None where the release has none.
 
@@ -56,12 +57,16 @@ class Decoder:
     """
 
     def __init__(self, bundle: Bundle, *, int8: bool = True) -> None:
-        self.bundle = bundle
+        # the graphs go where they run, and are most of a bundle
+        self.bundle = replace(bundle, files={n: data for n, data in bundle.files.items() if n not in _GRAPHS})
         self.int8 = int8
         self._score = self._shipped = bundle.scorer()
         self._labels = tuple(gesture.label for gesture in bundle.manifest.gestures)
-        self._session = _session(bundle.files[ENCODER_INT8 if int8 else ENCODER], bundle.manifest)
         self.stream = StreamModel.of(bundle, int8=int8)
+        self._encoder = bundle.files[ENCODER_INT8 if int8 else ENCODER]
+        self._opened: onnxruntime.InferenceSession | None = None
+        if self.stream is None:
+            self._whole()
 
     @property
     def manifest(self) -> Manifest:
@@ -120,8 +125,14 @@ class Decoder:
             raise DataError(
                 f"{m.release} takes windows ({m.window}, {m.channels}), not {window.shape}", reason=Reason.WRONG_SHAPE
             )
-        (queries,) = self._session.run([_OUTPUT], {_INPUT: np.asarray(window, np.float32)[None]})
+        (queries,) = self._whole().run([_OUTPUT], {_INPUT: np.asarray(window, np.float32)[None]})
         return self.checked(queries[0])
+
+    def _whole(self) -> onnxruntime.InferenceSession:
+        """The encoder of whole windows; a release that streams may never need it."""
+        if self._opened is None:
+            self._opened = _session(self._encoder, self.manifest)
+        return self._opened
 
     def score(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Queries float32 (M, d) to one score a gesture, float32 (G,)."""

@@ -86,6 +86,7 @@ def told(turns: list[dict[str, Times]]) -> list[Row]:
         for peer in peers:
             theirs = [float(np.percentile(t[peer][0], q)) for t in turns]
             found.append(compared(GROUP, f"decode.latency_p{q}_ms", "ms", ours, peer=peer, theirs=theirs))
+        found.append(row(GROUP, f"decode.cpu_p{q}_ms", "ms", [float(np.percentile(t["stream"][1], q)) for t in turns]))
         found.append(row(GROUP, f"decode.closed_latency_p{q}_ms", "ms", closed))
     spent = {way: [float(np.mean(t[way][1])) for t in turns] for way in turns[0]}
     for peer in peers:
