@@ -145,18 +145,18 @@ async def _decode(run: LiveRun, words: tuple[str, ...], means: Means, view: View
             loop.add_signal_handler(number, stop)
         timer = None if seconds is None else loop.call_later(seconds, stop)
         try:
-            latencies_s = await task
-        except asyncio.CancelledError:
-            latencies_s = []
+            await asyncio.wait([task])
         finally:
             if timer is not None:
                 timer.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-    view.end(latencies_s, [lane.sum_up() for lane in outputs.lanes[1:]])
+    if not task.cancelled():
+        task.result()
+    view.end(run.latencies_s, [lane.sum_up() for lane in outputs.lanes[1:]])
 
 
-def _stopper(run: LiveRun, task: asyncio.Task[list[float]]) -> Callable[[], None]:
+def _stopper(run: LiveRun, task: asyncio.Task[None]) -> Callable[[], None]:
     asked = False
 
     def stop() -> None:
@@ -166,7 +166,7 @@ def _stopper(run: LiveRun, task: asyncio.Task[list[float]]) -> Callable[[], None
         else:
             asked = True
             run.stop()
-            # A source that plays something back does not end before it is over.
+            # A band that is gone sends nothing more, and would be waited for.
             asyncio.get_running_loop().call_later(1.0, task.cancel)
 
     return stop

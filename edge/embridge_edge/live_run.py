@@ -88,21 +88,26 @@ class LiveRun:
         self._calibrate_s = calibrate_s
         self._watcher = Watcher()
         self._take: Take | None = None
+        self._stopping = False
+        self._decoding: LiveDecoding | None = None
+
+    @property
+    def latencies_s(self) -> list[float]:
+        """How long each window took from its last samples to its scores, s."""
+        return [] if self._decoding is None else self._decoding.latencies_s
 
     def stop(self) -> None:
         """End in good order after what has come so far."""
+        self._stopping = True
         if self._take is not None:
             self._take.stop()
 
-    async def run(self, sinks: Sinks, told: Told) -> list[float]:
+    async def run(self, sinks: Sinks, told: Told) -> None:
         """Decode to the source's end.
 
         Args:
             sinks: Told of every decision.
             told: Told of the rest.
-
-        Returns:
-            How long each window took from its last samples to its scores, s.
 
         Raises:
             DeviceError: The band cannot be reached or is gone.
@@ -123,6 +128,8 @@ class LiveRun:
             gathered: list[Packet] = []
             told.stage("decoding" if live is not None else "calibrating")
             async for packet in band.packets():
+                if self._stopping:
+                    break
                 chunker.push(packet)
                 watch.push(packet, chunker.time_ns)
                 if watch.ready() and watch.state is not None:
@@ -134,15 +141,16 @@ class LiveRun:
                 if sum(len(p.samples) for p in gathered) >= self._calibrate_s * band.spec.rate_hz:
                     live = await self._calibrated(band.spec, session, gathered, sinks)
                     told.stage("decoding")
-            if live is None:
+            if live is None and not self._stopping:
                 raise OperatorError(
                     f"the source ended before the calibration of {self._calibrate_s:g} s was over",
                     reason=Reason.TOO_LITTLE_DATA,
                     hint="Make it shorter with --calibrate, or name a calibrated wearer with --participant.",
                 )
-            live.finish()
-            return live.latencies_s
         finally:
+            if self._decoding is not None:
+                # Whoever keeps a key down for a gesture hears that it is over, however this ends.
+                self._decoding.finish()
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
             await watch.finish()
@@ -220,6 +228,7 @@ class LiveRun:
         )
         live = LiveDecoding(decoder, decision, sinks=sinks)
         live.begin(session, 1, 0)
+        self._decoding = live
         return live
 
     async def _push(self, live: LiveDecoding, packet: Packet, chunker: Chunker, told: Told) -> None:
