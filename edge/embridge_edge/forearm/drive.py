@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from embridge_edge.forearm.anatomy import MUSCLES, Role
 from embridge_edge.forearm.wearer import Wearer
 from embridge_shared.hand import LANDMARKS, landmarks
+from embridge_shared.preprocess import iir
 
 _SHARPNESS = 18.0
 _THRESHOLD = 0.12
@@ -74,16 +74,14 @@ class Drive:
         out: NDArray[np.float64] = np.empty_like(steps)
         fast = slice(1, None)
         for part, decay in ((slice(0, 1), self._decay[0]), (fast, self._decay[1])):
-            out[:, part], state = lfilter([1.0], [1.0, -decay], steps[:, part], axis=0, zi=self._level[None, part])
-            self._level[part] = state[0]
+            out[:, part], self._level[part] = _leaky(decay, steps[:, part], self._level[part])
         return out
 
     def _tire(self, activity: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fatigue of each muscle after each step, (n, M), from 0 to about 1."""
         decay = np.exp(-self._step_s / _RECOVERS_S)
         inflow = activity * (self._step_s * self._wearer.fatigability / _TIRES_S)
-        zi = (decay * self._fatigue)[None, :]
-        level, _ = lfilter([1.0], [1.0, -decay], inflow, axis=0, zi=zi)
+        level, _ = _leaky(decay, inflow, decay * self._fatigue)
         self._fatigue = level[-1]
         bounded: NDArray[np.float64] = level / (1.0 + level)
         return bounded
@@ -110,3 +108,13 @@ class Drive:
         noise = self._fluctuations(len(angles))
         activity = (wearer.tonic + spread) * np.exp(noise[:, :1] + noise[:, 1:])
         return activity, self._tire(activity)
+
+
+def _leaky(
+    decay: float, x: NDArray[np.float64], state: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """y[t] = x[t] + decay * y[t - 1], and the state after it."""
+    left = np.zeros((1, 2, x.shape[1]))
+    left[0, 0] = state
+    y, left = iir.sosfilt(np.array([[1.0, 0.0, 0.0, 1.0, -decay, 0.0]]), x, left)
+    return y, left[0, 0]

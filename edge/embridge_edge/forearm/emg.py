@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import bilinear_zpk, butter, sosfilt, zpk2sos
 
 from embridge_edge.forearm.drive import Drive
 from embridge_edge.forearm.electrodes import N_ELECTRODES, PARTS, Donning, FaultKind, lead_field
 from embridge_edge.forearm.wearer import Wearer
 from embridge_shared.hand.joints import check_pose
+from embridge_shared.preprocess import iir
 
 EMG_RATE_HZ = 2000.0
 CONTROL_HZ = 200.0
@@ -37,19 +37,18 @@ Array32 = NDArray[np.float32]
 
 def _unit_gain(sos: NDArray[np.float64]) -> NDArray[np.float64]:
     """The filter scaled to pass white noise of unit variance on at unit variance."""
-    impulse = np.zeros(8192)
+    impulse = np.zeros((8192, 1))
     impulse[0] = 1.0
     out = sos.copy()
-    out[0, :3] /= np.sqrt((sosfilt(sos, impulse) ** 2).sum())
+    out[0, :3] /= np.sqrt((iir.sosfilt(sos, impulse, np.zeros((len(sos), 2, 1)))[0] ** 2).sum())
     return out
 
 
 def _spectrum(low_hz: float, high_hz: float) -> NDArray[np.float64]:
     """Filter that gives white noise the spectrum of EMG within the band of the amplifier."""
     poles = -2.0 * np.pi * np.array([low_hz, high_hz, high_hz])
-    z, p, k = bilinear_zpk(np.zeros(1), poles, 1.0, EMG_RATE_HZ)
-    band = butter(3, _BAND_HZ, "bandpass", fs=EMG_RATE_HZ, output="sos")
-    return _unit_gain(np.concatenate([zpk2sos(z, p, k), band]))
+    band = iir.butterworth(3, _BAND_HZ, "bandpass", EMG_RATE_HZ)
+    return _unit_gain(np.concatenate([iir.sections(poles, 1, EMG_RATE_HZ), band]))
 
 
 class _Noise:
@@ -63,7 +62,7 @@ class _Noise:
 
     def __call__(self, n: int) -> Array32:
         white = self._rng.standard_normal((n, self._channels), dtype=np.float32)
-        out, self._state = sosfilt(self._sos, white, axis=0, zi=self._state)
+        out, self._state = iir.sosfilt(self._sos, white, self._state)
         return np.asarray(out, np.float32)
 
 
@@ -87,9 +86,9 @@ class Forearm:
         self._drive = Drive(wearer, 1.0 / CONTROL_HZ, streams[0])
         self._fast = _Noise(_spectrum(*_FAST_HZ), sources, streams[1])
         self._slow = _Noise(_spectrum(*_SLOW_HZ), sources, streams[2])
-        open_band = butter(2, _FLOOR_BAND_HZ, "bandpass", fs=EMG_RATE_HZ, output="sos")
+        open_band = iir.butterworth(2, _FLOOR_BAND_HZ, "bandpass", EMG_RATE_HZ)
         self._floor = _Noise(_unit_gain(open_band), N_ELECTRODES, streams[3])
-        sway = np.concatenate([butter(1, 12.0, fs=EMG_RATE_HZ, output="sos"), open_band])
+        sway = np.concatenate([iir.butterworth(1, 12.0, "lowpass", EMG_RATE_HZ), open_band])
         self._artefact = _Noise(_unit_gain(sway), N_ELECTRODES, streams[4])
         contact = np.exp(streams[5].normal(0.0, self.donning.contact_sd, (N_ELECTRODES, 1)))
         field = contact * lead_field(wearer, self.donning)

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.signal import butter, sosfilt
 
 from embridge_edge import recordings
 from embridge_edge.forearm import CONTROL_HZ, EMG_RATE_HZ, UV_PER_COUNT, Donning, Forearm, Performance
@@ -135,7 +135,7 @@ class FittedFeed(SampleFeed):
         self._feed = feed
         self._pick = np.arange(channels) * feed.channels // channels % feed.channels
         self._ratio = feed.rate_hz / rate_hz
-        self._sos = butter(6, 0.4 * rate_hz, fs=feed.rate_hz, output="sos") if self._ratio > 1 else None
+        self._sos = scipy.signal.butter(6, 0.4 * rate_hz, fs=feed.rate_hz, output="sos") if self._ratio > 1 else None
         self._state = np.zeros((3, 2, channels))
         self._tail = self._source(1)
         self._taken = 0  # output samples
@@ -145,7 +145,7 @@ class FittedFeed(SampleFeed):
         raw = self._feed.take(n)[:, self._pick].astype(np.float64)
         if self._sos is None:
             return raw
-        out, self._state = sosfilt(self._sos, raw, axis=0, zi=self._state)
+        out, self._state = scipy.signal.sosfilt(self._sos, raw, axis=0, zi=self._state)
         return np.asarray(out)
 
     def take(self, n: int) -> Array32:

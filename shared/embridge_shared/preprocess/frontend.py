@@ -26,9 +26,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from embridge_shared.errors import DataError, ModelError, Reason
+from embridge_shared.preprocess import iir
 from embridge_shared.preprocess.config import FrontEndConfig
 from embridge_shared.signal import StreamSpec
 
@@ -198,7 +198,7 @@ class FrontEnd:
         self._seeded = True
         self._settled = at + self._settle
         if len(self._sos):
-            self._sos_state = signal.sosfilt_zi(self._sos)[:, :, None] * x0
+            self._sos_state = iir.rest_of(self._sos)[:, :, None] * x0
         # The filtered signal starts at this level, so a rectified one starts near 0 and climbs while it settles.
         level = x0 * _dc_gain(self._sos)
         self._smooth_state = np.zeros((len(self._smooth), 2, len(x0)))
@@ -206,13 +206,13 @@ class FrontEnd:
 
     def _filter(self, x: _Array) -> _Array:
         if len(self._sos):
-            x, self._sos_state = signal.sosfilt(self._sos, x, axis=0, zi=self._sos_state)
+            x, self._sos_state = iir.sosfilt(self._sos, x, self._sos_state)
         if self.config.mode != "envelope":
             return x
         rms = self.config.average == "rms"
         x = x * x if rms else np.abs(x)
         if len(self._smooth):
-            x, self._smooth_state = signal.sosfilt(self._smooth, x, axis=0, zi=self._smooth_state)
+            x, self._smooth_state = iir.sosfilt(self._smooth, x, self._smooth_state)
         return np.sqrt(x) if rms else x
 
     def _sample(self, y: _Array, begin: int, end: int) -> _Array:
@@ -279,12 +279,12 @@ def _filters(config: FrontEndConfig, spec: StreamSpec) -> _Array:
                 reason=Reason.INCOMPATIBLE,
                 hint='A stream of envelopes needs a release of mode "identity".',
             )
-        stages.append(signal.butter(config.order, config.highpass_hz, "highpass", fs=rate_hz, output="sos"))
+        stages.append(iir.butterworth(config.order, config.highpass_hz, "highpass", rate_hz))
     if config.lowpass_hz and config.lowpass_hz < limit:
-        stages.append(signal.butter(config.order, config.lowpass_hz, "lowpass", fs=rate_hz, output="sos"))
+        stages.append(iir.butterworth(config.order, config.lowpass_hz, "lowpass", rate_hz))
     for hz in config.notch_hz:
         if hz < limit:
-            stages.append(signal.tf2sos(*signal.iirnotch(hz, config.notch_q, fs=rate_hz)))
+            stages.append(iir.notch(hz, config.notch_q, rate_hz))
     return np.concatenate(stages) if stages else np.zeros((0, 6))
 
 
