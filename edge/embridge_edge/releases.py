@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import NoReturn
 
 from embridge_edge.decode.runtime import Decoder
+from embridge_edge.memory import give_back
 from embridge_edge.update.slots import FOLDER, Slots
 from embridge_edge.update.updater import Updater
 from embridge_shared.clock import Clock
@@ -83,6 +84,8 @@ class ReleaseKeeper:
                 bundle = await asyncio.to_thread(self._slots.load)
                 assert bundle is not None
                 self._decoder = await asyncio.to_thread(Decoder, bundle, int8=self._settings.int8)
+                del bundle
+                await asyncio.to_thread(give_back)
             return self._decoder
 
     async def run(self) -> NoReturn:
