@@ -222,6 +222,9 @@ def test_consent_decides_what_may_be_used(world):
         with pytest.raises(OperatorError, match="withdrawn"):
             read_consents(world.state_dir / "sealed").check(live, Scope.TRAIN)
         assert Consents({}).refusal(live, Scope.TRAIN) == ""
+        simulated = __import__("msgspec").structs.replace(session, source="synthetic:1/1")
+        assert "withdrawn" in read_consents(world.state_dir / "sealed").refusal(simulated, Scope.TRAIN)
+        assert Consents({}, required=True).refusal(simulated, Scope.TRAIN) == ""
         log = AuditLog(store)
         assert [e.action for e in log.entries()] == ["participant.add", "participant.withdraw"]
         log.verify()

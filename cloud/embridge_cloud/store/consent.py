@@ -60,12 +60,11 @@ class Consents:
             scope: What it is wanted for.
             named: Say whose it is; a log, which outlives an erasure, must not.
         """
-        if session.source.startswith("synthetic:"):
-            return ""
         who = f"participant {session.participant.id!r}" if named else "its participant"
         consent = self._given.get(session.participant.id)
         if consent is None:
-            return f"no consent of {who} is on record" if self.required else ""
+            simulated = session.source.startswith("synthetic:")
+            return f"no consent of {who} is on record" if self.required and not simulated else ""
         if scope in consent.scopes:
             return ""
         if not consent.scopes:
