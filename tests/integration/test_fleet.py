@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from embridge_cloud.server import serve
+from embridge_edge.fleet.cli import app
 from embridge_edge.fleet.edge import SimulatedEdge
 from embridge_edge.fleet.simulate import Load, run, signal, verify
 from embridge_shared.clock import SystemClock
 from embridge_shared.cloud_client import connect
+from embridge_shared.errors import ConfigError, NetworkError, Reason
 from embridge_shared.settings import CloudSettings, EdgeSettings, MqttSettings, Settings
 from embridge_shared.wire.topics import shard
 from support.shards import Ingesters
@@ -118,3 +121,13 @@ def test_the_command_says_what_became_of_the_fleet(tmp_path, own_mosquitto):
         assert "3 messages were not committed in time" in done.stderr
     finally:
         ingesters.close()
+
+
+def test_edges_of_a_fleet_share_no_certificate_and_want_a_broker(tmp_path):
+    runner, environment = CliRunner(), {"EMBRIDGE_MQTT__PORT": "1"}
+    alone = runner.invoke(app, ["simulate"], env=environment)
+    assert isinstance(alone.exception, NetworkError)
+    assert alone.exception.reason is Reason.UNREACHABLE
+    shared = runner.invoke(app, ["simulate"], env=environment | {"EMBRIDGE_MQTT__CERT_FILE": str(tmp_path / "a.pem")})
+    assert isinstance(shared.exception, ConfigError)
+    assert "--identities" in shared.exception.hint

@@ -35,7 +35,8 @@ def simulate(
     identities: Annotated[
         Path | None,
         typer.Option(
-            "--identities", help="Folder with NAME/embridge.toml an edge, as `embridge edge provision` makes."
+            "--identities",
+            help="Folder with NAME/embridge.toml an edge, as `embridge edge install --dir FOLDER/NAME` makes.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the signal, the sessions and the edges' phases.")] = 0,
@@ -48,6 +49,7 @@ def simulate(
 
     import msgspec
 
+    from embridge_edge.broker_check import ask_broker
     from embridge_edge.fleet.edge import SimulatedEdge
     from embridge_edge.fleet.simulate import Load, run, signal
     from embridge_edge.fleet.simulate import verify as ask
@@ -62,6 +64,7 @@ def simulate(
     clock, emg = SystemClock(), signal(channels, seed)
     names = [f"{prefix}-{i:04d}" for i in range(1, edges + 1)]
     of = [_settings_of(base, name, identities) for name in names]
+    ask_broker(of[0])
 
     async def everything(root: Path) -> Outcome:
         fleet = [
@@ -99,6 +102,13 @@ def _settings_of(base: Settings, name: str, identities: Path | None) -> Settings
 
     edge = base.edge.model_copy(update={"name": name})
     if identities is None:
+        if base.mqtt.cert_file is not None:
+            raise ConfigError(
+                f"one certificate ({base.mqtt.cert_file}) is one connection: edges that share it, and who else has it, "
+                "push each other out.",
+                hint=f"Give each an identity: `embridge site edge {name}`, `embridge edge install --dir FOLDER/{name} "
+                f"{name}.edge.tar`, and so on; then --identities FOLDER.",
+            )
         return base.model_copy(update={"edge": edge})
     path = identities / name / "embridge.toml"
     try:
@@ -106,7 +116,7 @@ def _settings_of(base: Settings, name: str, identities: Path | None) -> Settings
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} does not say how edge {name} reaches the broker: {error}",
-            hint=f"`embridge site edge {name}`, then `embridge edge provision` into {path.parent}.",
+            hint=f"`embridge site edge {name}`, then `embridge edge install --dir {path.parent} {name}.edge.tar`.",
         ) from None
     return base.model_copy(update={"edge": edge, "mqtt": mqtt})
 
@@ -116,7 +126,8 @@ def _tell(found: Outcome) -> None:
         f"{found.edges} edges, {found.seconds:g} s: {found.chunks} chunks and {found.events} events, "
         f"{found.committed} committed, {found.resent} sent again, {found.refused} refused, {found.lost} lost"
     )
-    typer.echo(f"commit after {found.commit_ms_p50:.0f} ms (median), {found.commit_ms_p99:.0f} ms (99 %)")
+    if found.committed:
+        typer.echo(f"commit after {found.commit_ms_p50:.0f} ms (median), {found.commit_ms_p99:.0f} ms (99 %)")
     if found.drain_s is not None:
         typer.echo(f"the outage's backlog was committed {found.drain_s:.1f} s after its end")
     typer.echo(f"processor time of the fleet: {found.cpu_s:.1f} s")
