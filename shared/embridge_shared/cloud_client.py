@@ -109,6 +109,12 @@ class CloudApi:
                 reason=Reason.TIMEOUT,
                 hint="See whether its machine is overloaded, or what its log says.",
             ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise NetworkError(
+                f"{self.address} is not trusted: {error.verify_message}",
+                reason=Reason.INSECURE,
+                hint="Set api.ca_file to its site's ca.crt, or name the settings of its cloud with EMBRIDGE_CONFIG.",
+            ) from error
         except (OSError, HTTPException, ValueError) as error:
             raise NetworkError(
                 f"no cloud answers at {self.address}: {_why(error)}",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from urllib.error import URLError
 from uuid import uuid4
 
 import pytest
 
 from embridge_cloud.fleet import add_fleet
 from embridge_cloud.server import serve
+from embridge_shared import cloud_client
 from embridge_shared.cloud_client import CloudApi
 from embridge_shared.errors import ConfigError, NetworkError, Reason
 from embridge_shared.settings import CloudSettings, MqttSettings, Settings
@@ -184,3 +187,18 @@ def test_the_command_says_what_is_wrong(url, word):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert word in line
+
+
+def test_a_certificate_that_is_not_trusted_is_told_from_silence(monkeypatch):
+    refused = ssl.SSLCertVerificationError(1, "no")
+    refused.verify_message = "unable to get local issuer certificate"
+
+    class Opener:
+        def open(self, *_: object, **__: object) -> None:
+            raise URLError(refused)
+
+    monkeypatch.setattr(cloud_client, "_opener", lambda _: Opener())
+    with pytest.raises(NetworkError, match="not trusted") as caught:
+        CloudApi("https://127.0.0.1:8470").get("/health")
+    assert caught.value.reason is Reason.INSECURE
+    assert "api.ca_file" in caught.value.hint
