@@ -91,6 +91,7 @@ async def serve(
     """Run everything for the length of the context; leaving it makes a last commit and closes the database."""
     clock, stopping = clock or SystemClock(), stopping or asyncio.Event()
     paths = CloudPaths.of(settings)
+    settings.cloud.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     paths.updates.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         cloud = settings.cloud

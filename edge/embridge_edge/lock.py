@@ -19,7 +19,7 @@ def only_agent(state_dir: Path) -> Iterator[None]:
     Raises:
         OperatorError: LOCKED: another agent runs there.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
+    state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     with (state_dir / FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -35,6 +35,7 @@ def restore(path: Path, state_dir: Path) -> BackupHead:
         )
     if work.exists():
         shutil.rmtree(work)
+    state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     for name, entry in head.files.items():
         target = work / name
         target.parent.mkdir(parents=True, exist_ok=True)
