@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,6 +78,12 @@ def init(
     keys = ca if ca is not None else folder / layout.AUTHORITY
     typer.echo(f"The site {name} is in {folder}.", err=True)
     typer.echo(f"broker/  start it with `mosquitto -c {plan.broker_folder}/mosquitto.conf`", err=True)
+    if os.geteuid() == 0 and broker_folder is None:
+        typer.echo(
+            "         Started by root, Mosquitto becomes the user mosquitto, who may not look in there: "
+            "make the site with --broker-folder, and `install -o mosquitto` broker/* into it.",
+            err=True,
+        )
     typer.echo(
         f"cloud/   start it with EMBRIDGE_CONFIG={plan.cloud_folder}/embridge.toml `embridge cloud run`", err=True
     )
