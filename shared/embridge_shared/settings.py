@@ -93,9 +93,9 @@ class EdgeSettings(_Section):
     int8: bool = True
     """Decode with the quantised encoder."""
     hop_s: float | None = Field(default=None, gt=0)
-    """Time between two decisions, by default the release's: a fraction of its patch or a multiple; a plan can say so too."""
+    """Time between two decisions, by default the release's: a fraction or a multiple of its patch; also in a plan."""
     false_per_hour: float | None = Field(default=None, gt=0)
-    """False activations an hour to put up with, by default those the release was fitted for; a plan can say otherwise."""
+    """False activations an hour to put up with, by default those the release was fitted for; also in a plan."""
     auto_turn: bool = False
     """When a live session begins with the band turned, undo it at once; otherwise it is proposed only."""
     rings: dict[str, tuple[int, ...]] = Field(default_factory=dict)
@@ -193,7 +193,7 @@ class StoreSettings(_Section):
     backup_dir: LocalPath | None = None
     """Where `embridge store backup` puts backups by default; another disk."""
     retain_days: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Days that sealed sessions are kept, by purpose, as in {training = 730}; "*" is for the rest, for ever the default."""
+    """Days that sealed sessions are kept, by purpose, as in {training = 730}; "*" is the rest, for ever the default."""
     retain_withdrawn_days: float | None = Field(default=None, ge=0)
     """Days that sessions are kept whose participant has withdrawn; by default until they are erased by hand."""
     retain_quarantine_days: float | None = Field(default=None, gt=0)
@@ -233,7 +233,7 @@ class LogSettings(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least level that is written."""
     style: Literal["auto", "text", "json"] = "auto"
-    """What standard error is given: text for people or JSON lines; by itself text, with levels where the journal listens."""
+    """What standard error is given: text for people or JSON lines; by itself text, with levels for the journal."""
     json_file: LocalPath | None = None
     """Also write JSON lines to this file; 16 MiB each, four old ones are kept."""
 

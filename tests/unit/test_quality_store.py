@@ -111,7 +111,8 @@ def test_damage_to_the_quality_file_is_found(sealed):
     rows.head(16).write_parquet(path)
     with pytest.raises(
         DataError,
-        match=r"quality\.parquet has \d+ bytes, not \d+; events\.json an event is missing; quality\.parquet holds 16 rows",
+        match=r"quality\.parquet has \d+ bytes, not \d+; events\.json an event is missing; "
+        r"quality\.parquet holds 16 rows",
     ):
         sealed.verify()
     path.unlink()

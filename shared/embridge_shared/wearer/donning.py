@@ -20,7 +20,7 @@ from embridge_shared.wearer.levels import Wide, shrunk
 LEAST_WINDOWS = 8
 """Windows below which nothing is said of how a band sits."""
 FITS_NATS = 0.6
-"""Distance an electrode above which no turn makes an arm look like the one a wearer was met with (`docs/donning.md`)."""
+"""Distance an electrode above which no turn makes an arm look like the one the wearer was met with."""
 WORTH_NATS = 0.5
 """Gain above which a turn is worth undoing: below it, what is found may be how the gestures were mixed."""
 _STEP = 0.125
