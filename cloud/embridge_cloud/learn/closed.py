@@ -19,7 +19,6 @@ from embridge_cloud.learn.config import LearnConfig
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.learn.trained import Lineage
 from embridge_shared.errors import DataError, LeakageError, Reason
-from embridge_shared.hand import N_JOINTS, REST
 from embridge_shared.wearer.levels import (
     Array,
     Moments,
@@ -33,6 +32,8 @@ from embridge_shared.wearer.levels import (
     unit,
     view_of,
 )
+from embridge_shared.wearer.prior import bends as bends_of
+from embridge_shared.wearer.prior import joint_scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class ClosedHead:
 
     def embed_pose(self, pose: Array | None) -> Array:
         """Poses, float32 (N, Tp, J), to unit vectors (N, 2 J + F)."""
-        bends = _bends(pose, self.joint) - self.bend
+        bends = bends_of(_means(pose), self.joint) - self.bend
         return self._joined(bends, bends @ self.encode)
 
     def features(self, emg: Array | None) -> Array:
@@ -195,8 +196,9 @@ def fit_closed(
         raw[train.participant == p] = describe(level[train.participant == p], view_of(own, people))
     feature = np.stack([raw.mean(axis=0), raw.std(axis=0)])
     feature[1] = np.maximum(feature[1], 1e-6 + 1e-3 * feature[1].max())
-    joint = _joint_scale(train.pose)
-    bends = _bends(train.pose, joint)
+    postures = _means(train.pose)
+    joint = joint_scale(postures)
+    bends = bends_of(postures, joint)
     bend = bends.mean(axis=0)
     donned = np.unique(np.stack([train.participant, train.label]), axis=1, return_inverse=True)[1].reshape(-1)
     pairs = _Pairs((raw - feature[0]) / feature[1], bends - bend, train.label, donned)
@@ -245,21 +247,6 @@ def _check(train: Windows, calibration: Windows | None, unseen: Sequence[str]) -
             reason=Reason.TOO_LITTLE_DATA,
             hint="Calibrate with gestures whose poses were recorded.",
         )
-
-
-def _joint_scale(pose: Array | None) -> Wide:
-    """Where each joint rests and how far it moves, (2, J); a joint that never moves stays small."""
-    means = _means(pose)
-    sd = means.std(axis=0)
-    # sensors are measured from rest already
-    origin = REST if means.shape[1] == N_JOINTS else np.zeros(means.shape[1])
-    return np.stack([origin, sd + max(1e-6, 0.05 * float(np.median(sd)))])
-
-
-def _bends(pose: Array | None, joint: NDArray[np.floating]) -> Wide:
-    """Flexion and extension of each joint from rest, both positive, (N, 2 J)."""
-    y = (_means(pose) - joint[0]) / joint[1]
-    return np.concatenate([np.maximum(y, 0), np.maximum(-y, 0)], axis=1)
 
 
 def _means(pose: Array | None) -> Wide:

@@ -52,7 +52,7 @@ class ParityLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Two graphs, `windows` float32 (B, T, C) to `queries` float32 (B, M, d), L2-normalised.
+    """An EMG side as two graphs that end in `queries`, L2-normalised: whole windows in, or a patch and states.
 
     Attributes:
         onnx: Full precision.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from embridge_cloud.learn.export import Parity, forget_sources, open_session, parity_of, quantise, quiet
+from embridge_cloud.learn.export import Exported, Parity, forget_sources, open_session, parity_of, quantise, quiet
 from embridge_cloud.learn.streaming import StreamGraph
 from embridge_cloud.learn.trained import Trained
 from embridge_shared.errors import DataError, ModelError, Reason
@@ -30,26 +29,7 @@ class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     int8_cosine: float = 0.98
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedStream:
-    """Two graphs, `patch` float32 (1, patch, C) and states to `queries` float32 (1, M, d) and the next states.
-
-    Attributes:
-        onnx: Full precision.
-        int8: Linear maps quantised.
-        parity: Of the first with the head's windows.
-        int8_parity: Of the second.
-    """
-
-    onnx: bytes
-    int8: bytes
-    parity: Parity
-    int8_parity: Parity
-
-
-def export_stream(
-    head: Trained, sample: NDArray[np.float32], *, limits: StreamLimits | None = None
-) -> ExportedStream | None:
+def export_stream(head: Trained, sample: NDArray[np.float32], *, limits: StreamLimits | None = None) -> Exported | None:
     """Export and prove the EMG side of a head a patch at a time.
 
     The sample's windows, one after another, are a recording. It is streamed in several phases of a patch and with a gap
@@ -61,6 +41,7 @@ def export_stream(
         limits: What the graphs must reach.
 
     Returns:
+        Graphs from `patch` float32 (1, patch, C) and states to `queries` float32 (1, M, d) and the next states;
         None where the encoder sees whole windows.
 
     Raises:
@@ -84,7 +65,7 @@ def export_stream(
             reason=Reason.PARITY,
             hint="Check the versions of torch, onnxscript and onnxruntime, or train with encoder.span = 0.",
         )
-    return ExportedStream(onnx=full, int8=small, parity=parity, int8_parity=int8)
+    return Exported(onnx=full, int8=small, parity=parity, int8_parity=int8)
 
 
 def stream_onnx(graph: bytes, recording: NDArray[np.float32], patch: int) -> NDArray[np.float32]:

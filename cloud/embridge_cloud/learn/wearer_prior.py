@@ -67,19 +67,13 @@ def fit_wearer_prior(
     made = settings or PriorSettings()
     train = train.select(train.label >= 0)
     leakage.check_unseen(train, unseen)
-    people, labels = np.unique(train.participant), np.unique(train.label)
-    performed = tuple(train.gestures[g] for g in labels)
     posed = gallery is not None
-    if train.emg is None or (posed and train.pose is None) or len(labels) < 2 or len(people) < 3:
-        raise DataError(
-            "a prior of wearers needs EMG and pose of two gestures and three participants or more",
-            reason=Reason.TOO_LITTLE_DATA,
-        )
-    if not posed and (lost := sorted(set(gestures) - set(performed))):
-        raise DataError(f"neither pose nor EMG of {', '.join(lost)}", reason=Reason.TOO_LITTLE_DATA)
+    _check(train, gestures, posed=posed)
+    labels = np.unique(train.label)
     level = levels(train.emg)
-    view = _common_view(level, train.participant)
-    raw = describe(level, view_of(view, view))
+    moved = _common_moments(level, train.participant)
+    view = view_of(moved, moved)
+    raw = describe(level, view)
     feature = np.stack([raw.mean(axis=0), raw.std(axis=0)])
     feature[1] = np.maximum(feature[1], 1e-6 + 1e-3 * feature[1].max())
     points = (raw - feature[0]) / feature[1]
@@ -91,15 +85,14 @@ def fit_wearer_prior(
     axes = power(shrunk(_scatter(points, keys[:2])[0], made.round), -0.5)
     axes = axes @ _apart(points @ axes, keys, made.even)
     space = _Space(points @ axes, bent - bend, keys, tuple(int(g) for g in labels), made.encode_l2)
-    common = view_of(view, view)
     return WearerPrior(
         gestures=tuple(gestures),
-        performed=performed,
+        performed=tuple(train.gestures[g] for g in labels),
         kernel=space.kernel(made.shared, made.alike),
         within_windows=made.within_windows,
-        participants=len(people),
-        view_mean=common.mean,
-        view_matrix=common.matrix,
+        participants=len(np.unique(train.participant)),
+        view_mean=view.mean,
+        view_matrix=view.matrix,
         feature=feature,
         axes=axes,
         postures=_shown(gallery, gestures),
@@ -114,7 +107,20 @@ def fit_wearer_prior(
     )
 
 
-def _common_view(level: Wide, participant: Labels) -> Moments:
+def _check(train: Windows, gestures: Sequence[str], *, posed: bool) -> None:
+    """Enough people, gestures and modalities."""
+    performed = train.present("gestures")
+    few = len(performed) < 2 or len(train.present("participants")) < 3
+    if few or train.emg is None or (posed and train.pose is None):
+        raise DataError(
+            "a prior of wearers needs EMG and pose of two gestures and three participants or more",
+            reason=Reason.TOO_LITTLE_DATA,
+        )
+    if not posed and (lost := sorted(set(gestures) - performed)):
+        raise DataError(f"neither pose nor EMG of {', '.join(lost)}", reason=Reason.TOO_LITTLE_DATA)
+
+
+def _common_moments(level: Wide, participant: Labels) -> Moments:
     """Moments of the training participants, each counting alike."""
     each = [moments(level[participant == p]) for p in np.unique(participant)]
     return Moments(np.mean([m.mean for m in each], axis=0), np.mean([m.covariance for m in each], axis=0))

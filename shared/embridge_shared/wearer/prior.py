@@ -58,7 +58,7 @@ class _About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     participants: int
 
 
-def bends(poses: ArrayLike, joint: Wide) -> Wide:
+def bends(poses: ArrayLike, joint: NDArray[np.floating]) -> Wide:
     """Flexion and extension of each joint from where it rests, both positive.
 
     Muscles pull one way only, so either way counts on its own.

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.framework import Row
@@ -20,13 +19,13 @@ from benchmarks.groups.newcomers import BANDS, LENGTH, PEOPLE
 from benchmarks.groups.newcomers import FRONT_END as THREE_DC
 from benchmarks.trials import Trial, folder, read_trials
 from embridge_cloud.learn.evaluate import shrinkage_lda
-from embridge_shared.preprocess import FrontEnd, FrontEndConfig
-from embridge_shared.signal import Modality, SampleType, StreamSpec
+from embridge_shared.preprocess import FrontEndConfig
 from embridge_shared.wearer.donning import FITS_NATS, WORTH_NATS, activity, find_turn, turn
 from embridge_shared.wearer.levels import levels
 
 GROUP = "donning"
 RATE_HZ = 200.0
+SETTLE_S = 0.18
 TRIALS = 16
 TURNS = (0, 1, -1, 2, -2)
 RING = tuple(range(8))
@@ -50,26 +49,15 @@ def rows() -> list[Row]:
 
 def read(path: Path) -> list[Day]:
     """Days of one wearer, in order, through the product's front end."""
-    table = pl.read_parquet(path)
-    names = [c for c in table.columns if c.startswith("emg_")]
-    spec = StreamSpec(
-        name="emg",
-        modality=Modality.EMG,
-        channels=tuple(names),
-        rate_hz=RATE_HZ,
-        dtype=SampleType.FLOAT32,
-        unit="a.u.",
-        calibrated=False,
-        device="longterm",
-    )
-    motions = sorted(table["gesture"].unique())
-    days: dict[int, tuple[list[NDArray[np.float32]], list[int]]] = {}
-    for key, trial in table.partition_by(["session", "gesture", "rep"], maintain_order=True, as_dict=True).items():
-        features = FrontEnd(FRONT_END, spec).feed(trial.select(names).to_numpy().astype(np.float32)).values
-        trials, labels = days.setdefault(int(key[0]), ([], []))
-        trials.append(features[len(features) // 8 :])  # filters settle
-        labels.append(motions.index(key[1]))
-    return [Day(np.stack(trials), np.array(labels)) for _, (trials, labels) in sorted(days.items())]
+    trials = read_trials(path, FRONT_END, rate_hz=RATE_HZ, settle_s=SETTLE_S)
+    motions = sorted({t.gesture for t in trials})
+    days: dict[int, list[Trial]] = {}
+    for trial in trials:
+        days.setdefault(int(trial.session), []).append(trial)
+    return [
+        Day(np.stack([t.features for t in own]), np.array([motions.index(t.gesture) for t in own]))
+        for _, own in sorted(days.items())
+    ]
 
 
 def compare(days: list[Day], rng: np.random.Generator) -> Iterator[tuple[int, float, float, float]]:
