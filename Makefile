@@ -38,8 +38,8 @@ test: setup  ## Run the tests that CI runs
 	$(RUN)pytest -m '$(QUICK)' -n 2 --dist loadfile $(UNITS)
 	$(RUN)pytest -m '$(QUICK)' --ignore=tests/unit --ignore=tests/tui
 
-test-all: setup  ## Run every test
-	$(RUN)pytest
+test-all: setup  ## Run every test, on examples nobody has tried yet
+	HYPOTHESIS_PROFILE=exploring $(RUN)pytest
 
 check: $(STAMP)  ## Lint, types, import contracts
 	$(RUN)ruff check .

@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run: what is merged was judged on them. `make test-all` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("exploring", print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,6 +15,7 @@ from embridge_edge.update.slots import FOLDER, Slots
 from embridge_edge.update.updater import Updater
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
+from embridge_shared.fleet import UpdatePhase, UpdateState
 from embridge_shared.settings import EdgeSettings
 from embridge_shared.wire.messages import Desired
 
@@ -41,7 +42,7 @@ class ReleaseKeeper:
         self._active = asyncio.Event()
         self._lock = asyncio.Lock()
         self._decoder: Decoder | None = None
-        self.progress = "idle"
+        self.progress = UpdateState()
         self._root = settings.update_root.read_bytes() if settings.update_root is not None else None
         self._slots = Slots(settings.state_dir / FOLDER)
         self.current = self._slots.current()
@@ -108,17 +109,17 @@ class ReleaseKeeper:
                 await self._update(root, desired)
                 return
             except ModelError as error:
-                self._tell(f"refused: {error.message}")
+                self._tell(desired, UpdatePhase.REFUSED, error)
                 logger.error("release %s is refused: %s", desired.release, error)
                 return
             except EmbridgeError as error:
-                self._tell(f"failed: {error.message}")
+                self._tell(desired, UpdatePhase.FAILED, error)
                 logger.warning("release %s: %s; again in %.0f s", desired.release, error, retry_s)
             await self._clock.sleep(retry_s)
             retry_s = min(2 * retry_s, self._settings.backoff_max_s)
 
     async def _update(self, root: bytes, desired: Desired) -> None:
-        self._tell("downloading")
+        self._tell(desired, UpdatePhase.DOWNLOADING)
         authority = self._settings.update_ca_file
         tls = ssl.create_default_context(cafile=authority) if authority is not None else None
         updater = Updater(self._settings.state_dir, root, desired.url, int8=self._settings.int8, tls=tls)
@@ -130,8 +131,16 @@ class ReleaseKeeper:
         assert self.current is not None
         self._active.set()
         logger.info("running release %s (%s)", self.current.name, self.current.digest[:12])
-        self._tell("idle")
+        self._tell(desired, UpdatePhase.COMMITTED)
 
-    def _tell(self, progress: str) -> None:
-        self.progress = progress
+    def _tell(self, desired: Desired, phase: UpdatePhase, error: EmbridgeError | None = None) -> None:
+        self.progress = UpdateState(
+            phase=phase,
+            release=desired.release,
+            digest=desired.digest,
+            rollout=desired.rollout,
+            reason="" if error is None else error.reason.value,
+            detail="" if error is None else error.message,
+            since_ns=self._clock.wall_ns(),
+        )
         self._changed()

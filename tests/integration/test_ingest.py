@@ -169,7 +169,7 @@ async def test_the_http_interface(tmp_path, own_mosquitto, recording):
         assert json.loads((await get(cloud.url + "/health"))[1]) == {"state": "ready"}
         assert (await get(cloud.url + "/ready"))[0] == 200
         async with aiomqtt.Client(mosquitto.host, mosquitto.port) as client:
-            state = EdgeState(edge="edge-1", online=True, agent="1.2", digest="d", update="idle", spooled=3)
+            state = EdgeState(edge="edge-1", online=True, agent="1.2", digest="d", spooled=3)
             await client.publish(state_topic("edge-1"), pack(state), qos=1, retain=True)
             for topic, payload in (*messages[:5], messages[6], messages[-1]):
                 await client.publish(topic, payload, qos=1)

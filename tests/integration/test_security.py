@@ -34,6 +34,7 @@ from embridge_edge.plan import SessionPlan, SyntheticSource
 from embridge_edge.provision import install
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import ConfigError, NetworkError, Reason
+from embridge_shared.fleet import UpdateState
 from embridge_shared.session import CueShown, Marker, Participant, SessionOpened
 from embridge_shared.settings import CloudSettings, EdgeSettings, MqttSettings, Settings
 from embridge_shared.signal import Chunk
@@ -345,7 +346,7 @@ def hostile(victim: Recording, edge: str) -> list[tuple[str, bytes]]:
         return msgspec.msgpack.encode(tree)
 
     sql = "x'; DROP TABLE sessions; --"
-    said = pack(EdgeState(edge=edge, online=True, update="idle"))
+    said = pack(EdgeState(edge=edge, online=True, update=UpdateState()))
     deep = b"\x91" * 100_000 + b"\xc0"
     return [
         # another edge's session under one's own name
@@ -387,7 +388,7 @@ def hostile(victim: Recording, edge: str) -> list[tuple[str, bytes]]:
         (f"embridge/v1/up/{(topics.shard(edge) + 1) % 256}/{edge}/{mine}/emg", good),
         # states
         (state_topic(edge), pack(EdgeState(edge="e1", online=True))),
-        (state_topic(edge), pack(EdgeState(edge=edge, online=True, update="\x1b[2J"))),
+        (state_topic(edge), pack(EdgeState(edge=edge, online=True, update=UpdateState(detail="\x1b[2J")))),
         (state_topic(edge), b"\x00" * 100),
         (state_topic(edge), said.replace(b"idle", b"\xff\xfe\x80\x81")),
         (own_events, opening(protocol="four").replace(b"four", b"\xff\xfe\x80\x81")),

@@ -189,7 +189,7 @@ def _targets() -> dict[str, Target]:
     signed = SignedOrder(body=salted.body(), signatures={"k": b"x" * 64})
     report = CommitReport(session=SESSION, streams=(StreamCommit(stream=0, until=9, holes=((1, 2),)),), sealed=True)
     desired = Desired(release="embridge-3", digest="0" * 64, url="https://cloud.example/updates")
-    state = EdgeState(edge="edge-1", online=True, recording=SESSION, update="idle")
+    state = EdgeState(edge="edge-1", online=True, recording=SESSION)
     opening = pack(EventMessage(session=opened.id, seq=0, event=SessionOpened(session=opened)))
     site = EdgeSite(edge="e1", site="acme", host="broker.example", port=8883)
     handed = provision.pack(site, authority=b"A" * 90, client=b"C" * 90, root=b"R")

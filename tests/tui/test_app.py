@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import NetworkError, Reason
+from embridge_shared.fleet import UpdatePhase, UpdateState
 from embridge_shared.gestures import vocabulary
 from embridge_tui.app import EmbridgeApp
 from embridge_tui.model import (
@@ -73,7 +74,7 @@ def detail(of: Session) -> SessionDetail:
 def edge(name: str, **changes) -> Edge:
     given = {
         "edge": name, "online": True, "release": "embridge-3", "recording": None, "spooled": 0, "spooled_bytes": 0,
-        "update": "idle", "seen_at": datetime(2026, 11, 22, 9, 30),
+        "update": UpdateState(), "seen_at": datetime(2026, 11, 22, 9, 30),
     }  # fmt: skip
     return Edge(**(given | changes))
 
@@ -84,7 +85,7 @@ SNAPSHOT = Snapshot(
     sessions=(session(3, state="open", missing=0), session(2), session(1)),
     edges=(
         edge("edge-1", recording=uuid(3), spooled=12, spooled_bytes=41_000_000),
-        edge("edge-2", online=False, release="", update="failed: checksum"),
+        edge("edge-2", online=False, release="", update=UpdateState(phase=UpdatePhase.FAILED, detail="checksum")),
     ),
     releases=(Release(name="embridge-3", version=3, digest=DIGEST, size=3_100_000, min_agent="0.1.0"),),
     jobs=(Job(id="realign-1", state="done", release="embridge-3"), Job(id="realign-2", state="running", stage="align",

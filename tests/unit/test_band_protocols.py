@@ -368,10 +368,10 @@ STREAM = {"header": "2sB", "begins": "hex:a05a", "seq": 1, "samples": 3, "framin
 
 
 def sent(codec, n, *, decoys=True):
-    """Packets whose samples hold what a packet begins with, here and there."""
+    """Packets whose samples hold what a packet begins with, here and there: only if ``decoys``, and never its end."""
     packets, rng = [], np.random.default_rng(5)
     for i in range(n):
-        octets = bytearray(rng.bytes(12))
+        octets = bytearray(rng.integers(0, 0xA0, 12, np.uint8).tobytes())
         at = 5 * i % 11
         if decoys:
             octets[at : at + 2] = b"\xa0\x5a"

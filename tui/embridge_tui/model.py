@@ -11,6 +11,8 @@ from uuid import UUID
 
 import msgspec
 
+from embridge_shared.fleet import UpdateState
+
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the cloud ingests.
@@ -162,7 +164,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     recording: UUID | None
     spooled: int
     spooled_bytes: int
-    update: str | None
+    update: UpdateState | None = None
     seen_at: datetime
 
 

@@ -6,7 +6,7 @@ Rows that come from the store pass on columns of a later schema as they are.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -197,8 +197,10 @@ class Edge(Row):
     """The release that decodes, or empty."""
     digest: str | None
     """sha256 of that release's bundle."""
-    update: str | None
-    """Where its updater stands."""
+    update: dict[str, Any] | None
+    """Where it stands with the release it was asked to run."""
+    health: dict[str, Any] | None
+    """How the release in force fares there."""
     recording: UUID | None
     """The session being recorded."""
     spooled: int

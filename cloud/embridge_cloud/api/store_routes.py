@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 from uuid import UUID
 
+import msgspec
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 
 from embridge_cloud.api import models
@@ -106,10 +107,14 @@ def _add_edges(app: FastAPI, context: CloudContext) -> None:
     @access(Role.VIEWER)
     def edges() -> list[dict[str, Any]]:
         """Last known state of every edge."""
-        return context.store.read.records(
-            "SELECT edge, online, agent, release, body->>'digest' AS digest, body->>'update' AS update, recording, "
-            "spooled, spooled_bytes, make_timestamp_ns(received_ns) AS seen_at FROM edges ORDER BY edge"
+        rows = context.store.read.records(
+            "SELECT edge, online, agent, release, body->>'digest' AS digest, body->'update' AS update, "
+            "body->'health' AS health, recording, spooled, spooled_bytes, make_timestamp_ns(received_ns) AS seen_at "
+            "FROM edges ORDER BY edge"
         )
+        for row in rows:
+            row |= {part: msgspec.json.decode(row[part]) for part in ("update", "health") if row[part] is not None}
+        return rows
 
 
 def _add_quarantine(app: FastAPI, context: CloudContext) -> None:

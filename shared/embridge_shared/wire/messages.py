@@ -9,6 +9,7 @@ import msgspec
 
 from embridge_shared.disk import DiskLevel
 from embridge_shared.errors import DataError, Reason
+from embridge_shared.fleet import ReleaseHealth, Trial, UpdateState
 from embridge_shared.quality.grades import Grade
 from embridge_shared.session import BandState, Event, WearingChanged
 
@@ -90,7 +91,8 @@ class Desired(_Message, frozen=True, kw_only=True):
         release: Name of the signed target, as in "embridge-3".
         digest: sha256 of the bundle, for people and reports; trust comes from the signed metadata alone.
         url: Base URL of the update repository.
-        rollout: Name of the rollout that asks for it.
+        rollout: Id of the rollout that asks for it; empty where an operator did.
+        trial: How the edge tries it before it is committed; None commits at once.
         schema: Version of this message.
     """
 
@@ -98,6 +100,7 @@ class Desired(_Message, frozen=True, kw_only=True):
     digest: str
     url: str
     rollout: str = ""
+    trial: Trial | None = None
     schema: int = SCHEMA
 
 
@@ -127,7 +130,8 @@ class EdgeState(_Message, frozen=True, kw_only=True):
         recording: The session being recorded, or None.
         spooled: Chunks and events waiting for a commit.
         spooled_bytes: Their size.
-        update: Where the updater stands: "idle", "downloading", "self-test", "failed: …".
+        update: Where it stands with the release it was asked to run.
+        health: How the release in force fares here; None before anything was decoded.
         bands: The wristbands of the session being recorded.
         quality: Of the session being recorded, once a stream was judged.
         disk: How much room its spool has: "ok", "low", or "full", when nothing is recorded.
@@ -147,7 +151,8 @@ class EdgeState(_Message, frozen=True, kw_only=True):
     recording: UUID | None = None
     spooled: int = 0
     spooled_bytes: int = 0
-    update: str = "idle"
+    update: UpdateState = UpdateState()
+    health: ReleaseHealth | None = None
     bands: tuple[BandState, ...] = ()
     quality: tuple[StreamQuality, ...] = ()
     wearing: WearingChanged | None = None

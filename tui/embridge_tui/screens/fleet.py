@@ -8,6 +8,7 @@ from textual.containers import Container
 from textual.widget import Widget
 from textual.widgets import Static
 
+from embridge_shared.fleet import UpdatePhase, UpdateState
 from embridge_tui import text
 from embridge_tui.model import Edge, Job, Release, Snapshot
 from embridge_tui.screens.room import Room
@@ -73,13 +74,16 @@ def _edge(edge: Edge) -> Row:
         text.plain(edge.release) or "none",
         f"▶{str(edge.recording)[:7]}" if edge.recording else "no",
         backlog,
-        _update(edge.update or "unknown"),
+        _update(edge.update),
     )
     return edge.edge, cells
 
 
-def _update(state: str) -> str:
-    return f"✕ {text.plain(state)}" if state.startswith("failed") else text.plain(state)
+def _update(state: UpdateState | None) -> str:
+    if state is None:
+        return "unknown"
+    bad = state.phase in (UpdatePhase.FAILED, UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK)
+    return f"{'✕ ' if bad else ''}{text.plain(str(state))}"
 
 
 def _release(release: Release, edges: Sequence[Edge]) -> Row:
