@@ -18,7 +18,7 @@ from embridge_shared import tls
 from embridge_shared.cloud_client import CloudApi, connect
 from embridge_shared.doctor.machine import known
 from embridge_shared.doctor.model import Check, Finding, Part, Situation
-from embridge_shared.doctor.mqtt import Visit
+from embridge_shared.broker_visit import Visit
 from embridge_shared.doctor.network import version_of
 from embridge_shared.errors import EmbridgeError, NetworkError
 from embridge_shared.wire import topics

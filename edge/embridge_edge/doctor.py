@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from embridge_edge.band_plan import BandsSource
-from embridge_edge.broker_check import ask_broker
 from embridge_edge.lock import is_running
 from embridge_edge.plan import Plan, ReplaySource, SyntheticSource
 from embridge_edge.plan import load as load_plan
 from embridge_shared.disk import mib
 from embridge_shared.doctor.machine import known
 from embridge_shared.doctor.model import Check, Finding, Part, Situation
-from embridge_shared.doctor.mqtt import Visit
+from embridge_shared.broker_visit import Visit, knock
 from embridge_shared.errors import ConfigError, DataError, NetworkError
 from embridge_shared.session import SessionOpened
 from embridge_shared.wire import codec, topics
@@ -42,7 +41,7 @@ def broker_rights(situation: Situation) -> Iterator[Finding]:
     settings = known(situation)
     name = topics.check_edge(settings.edge.name)
     if is_running(settings.edge.state_dir):
-        ask_broker(settings, log_in=False)
+        knock(settings.mqtt, situation.timeout_s)
         yield Finding.ok("the agent runs and holds its place at the broker, which takes its certificate")
         return
     try:

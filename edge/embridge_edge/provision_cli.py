@@ -39,18 +39,21 @@ def install(
 
 def check(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Ask the broker whether it takes this edge; the error says why not (2), or that it is away (3)."""
-    from embridge_edge.broker_check import ask_broker
     from embridge_edge.identity import Credentials
     from embridge_edge.lock import is_running
     from embridge_edge.provision import strangers
     from embridge_shared import settings
+    from embridge_shared.broker_visit import greet, knock
     from embridge_shared.clock import SystemClock
     from embridge_shared.tls import expiry_warning
 
     config = settings.load()
     end_ns = Credentials(config).ends_ns
     running = is_running(config.edge.state_dir)
-    ask_broker(config, log_in=not running)
+    if running:
+        knock(config.mqtt)
+    else:
+        greet(config.mqtt, f"edge-{config.edge.name}")
     stranded = strangers(config.edge.state_dir, config.edge.name, config.edge.spool_max_bytes)
     ends = datetime.fromtimestamp(end_ns // 1_000_000_000, UTC).date().isoformat() if end_ns else None
     broker = f"{config.mqtt.host}:{config.mqtt.port}"

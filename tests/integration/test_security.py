@@ -27,11 +27,11 @@ from conftest import take_free_port
 from embridge_cloud.certificates import Certificates
 from embridge_cloud.server import serve
 from embridge_cloud.site.site import Site, make
-from embridge_edge import broker_check
-from embridge_edge.broker_check import ask_broker, connect_packet
 from embridge_edge.identity import Credentials
 from embridge_edge.plan import SessionPlan, SyntheticSource
 from embridge_edge.provision import install
+from embridge_shared import broker_visit
+from embridge_shared.broker_visit import connect_packet, greet, knock
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import ConfigError, NetworkError, Reason
 from embridge_shared.fleet import UpdateState
@@ -81,7 +81,7 @@ def settings_of(site: RealSite, folder: Path, name: str = "e1", **mqtt) -> Setti
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker on this machine says at once what it has to say."""
-    monkeypatch.setattr(broker_check, "_QUIET_S", 0.3)
+    monkeypatch.setattr(broker_visit, "_QUIET_S", 0.3)
 
 
 # who may connect
@@ -103,9 +103,14 @@ def foreign(site: RealSite) -> Path:
     return folder
 
 
+def ask_broker(settings: Settings) -> None:
+    """Log in as an edge, and leave."""
+    greet(settings.mqtt, f"edge-{settings.edge.name}")
+
+
 def test_the_broker_takes_an_edge_of_the_site(site: RealSite):
     ask_broker(settings_of(site, installed(site, "e1")))
-    ask_broker(settings_of(site, installed(site, "e1")), log_in=False)
+    knock(settings_of(site, installed(site, "e1")).mqtt)
 
 
 def test_the_broker_refuses_who_has_no_certificate_of_the_site(site: RealSite):
@@ -116,9 +121,9 @@ def test_the_broker_refuses_who_has_no_certificate_of_the_site(site: RealSite):
         "has ended": settings_of(site, expired(site), "late"),
     }
     for words, settings in cases.items():
-        for log_in in (True, False):
+        for visit in (ask_broker, lambda s: knock(s.mqtt)):
             with pytest.raises(ConfigError, match=words) as caught:
-                ask_broker(settings, log_in=log_in)
+                visit(settings)
             assert caught.value.reason is Reason.UNAUTHENTICATED
     assert site.log[said:].count("OpenSSL Error") >= len(cases)
     ask_broker(settings_of(site, installed(site, "e1")))
@@ -532,7 +537,7 @@ def test_a_revoked_certificate_is_not_taken_for_an_old_session_either(tmp_path: 
     try:
         context = ssl.create_default_context(cafile=str(site.broker / "ca.crt"))
         context.load_cert_chain(folder / "client.pem")
-        packet = connect_packet(settings_of(site, folder, "gone"))
+        packet = connect_packet(settings_of(site, folder, "gone").mqtt, "edge-gone")
         met = spoken(context, site.port, packet)
         assert met[1] == b"\x20\x02\x00\x00"
         site.site.revoke("gone", "stolen")

@@ -25,9 +25,9 @@ from embridge_edge import doctor as edge
 from embridge_edge.lock import only_agent
 from embridge_edge.provision import install
 from embridge_edge.spool import Item, Spool
-from embridge_shared import settings
+from embridge_shared import broker_visit, settings
 from embridge_shared.clock import SystemClock
-from embridge_shared.doctor import cli, machine, mqtt, network, ntp
+from embridge_shared.doctor import cli, machine, network, ntp
 from embridge_shared.doctor.model import Check, Finding, Level, Part, Situation, run_tool
 from embridge_shared.doctor.runner import examine, known_checks, worst
 from embridge_shared.errors import ConfigError, NetworkError, OperatorError, Reason
@@ -288,7 +288,7 @@ def test_a_plain_broker_and_none(at, free_port):
 )
 def test_a_broker_that_does_not_take_us(at, answers, reason, words):
     with answering(*answers) as port, pytest.raises((ConfigError, NetworkError), match=words) as caught:
-        mqtt.Visit(settings.load(mqtt={"port": port}).mqtt, "e1", 0.3)
+        broker_visit.Visit(settings.load(mqtt={"port": port}).mqtt, "e1", 0.3)
     assert caught.value.reason is reason
 
 

@@ -49,11 +49,11 @@ def simulate(
 
     import msgspec
 
-    from embridge_edge.broker_check import ask_broker
     from embridge_edge.fleet.edge import SimulatedEdge
     from embridge_edge.fleet.simulate import Load, run, signal
     from embridge_edge.fleet.simulate import verify as ask
     from embridge_shared import logs
+    from embridge_shared.broker_visit import greet
     from embridge_shared.clock import SystemClock
     from embridge_shared.cloud_client import connect
     from embridge_shared.settings import load as load_settings
@@ -64,7 +64,7 @@ def simulate(
     clock, emg = SystemClock(), signal(channels, seed)
     names = [f"{prefix}-{i:04d}" for i in range(1, edges + 1)]
     of = [_settings_of(base, name, identities) for name in names]
-    ask_broker(of[0])
+    greet(of[0].mqtt, f"edge-{names[0]}")
 
     async def everything(root: Path) -> Outcome:
         fleet = [

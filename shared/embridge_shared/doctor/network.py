@@ -10,9 +10,8 @@ from importlib import metadata
 from typing import Any, Final
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
-from embridge_shared import tls
+from embridge_shared import broker_visit, tls
 from embridge_shared.cloud_client import CloudApi, connect
-from embridge_shared.doctor import mqtt
 from embridge_shared.doctor.machine import known
 from embridge_shared.doctor.model import Check, Finding, Part, Situation
 from embridge_shared.errors import EmbridgeError, NetworkError, Reason
@@ -26,7 +25,7 @@ def broker(situation: Situation) -> Iterator[Finding]:
     """The broker is there, and is who it should be."""
     settings = known(situation).mqtt
     where = f"{settings.host}:{settings.port}"
-    with mqtt.link(settings, situation.timeout_s) as connection:
+    with broker_visit.link(settings, situation.timeout_s) as connection:
         if not isinstance(connection, ssl.SSLSocket):
             if tls.is_loopback(settings.host):
                 yield Finding.ok(f"{where} answers, without TLS, on this machine alone")
