@@ -63,7 +63,7 @@ def don(
     calibration = load_calibration(settings.state_dir, participant, preprocess, spec)
     store = DonningStore(settings.state_dir / FOLDER)
     if forget:
-        known = store.drop(calibration)
+        known = store.take_off(calibration)
         typer.echo("Forgotten." if known else "Nothing was known of how the band sits.", err=True)
         return
     if not as_json:

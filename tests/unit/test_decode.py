@@ -208,22 +208,21 @@ def test_another_band_is_refused(bundle):
 
 def test_calibrations_are_kept_per_participant_release_and_band(tmp_path):
     store = CalibrationStore(tmp_path / "calibration")
-    assert store.load("p 1/é", PREPROCESS, SPEC) is None
+    assert store.for_band("p 1/é", PREPROCESS, SPEC) is None
     made = calibrate("p 1/é", PREPROCESS, SPEC, [(0, movement()), (20_000, movement(seed=1))], created_ns=7)
     assert 9 < made.duration_s < 12
     path = store.save(made)
     assert path.parent == tmp_path / "calibration"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert store.load("p 1/é", PREPROCESS, SPEC) == made
+    assert store.for_band("p 1/é", PREPROCESS, SPEC) == made
     longer = msgspec.structs.replace(PREPROCESS, window=msgspec.structs.replace(PREPROCESS.window, length=40))
-    assert store.load("p 1/é", longer, SPEC) == made, "another window keeps the calibration"
+    assert store.for_band("p 1/é", longer, SPEC) == made, "another window keeps the calibration"
     filtered = msgspec.structs.replace(PREPROCESS, front_end=FrontEndConfig(notch_hz=(60.0,)))
-    assert store.load("p 1/é", filtered, SPEC) is None
-    assert store.load("p 1/é", PREPROCESS, msgspec.structs.replace(SPEC, device="other")) is None
-    assert store.load("p 1", PREPROCESS, SPEC) is None
-    assert store.forget("p 1") == 0
-    assert store.forget("p 1/é") == 1
-    assert store.load("p 1/é", PREPROCESS, SPEC) is None
+    assert store.for_band("p 1/é", filtered, SPEC) is None
+    assert store.for_band("p 1/é", PREPROCESS, msgspec.structs.replace(SPEC, device="other")) is None
+    assert store.for_band("p 1", PREPROCESS, SPEC) is None
+    assert store.drop("p 1/é", made.key)
+    assert store.for_band("p 1/é", PREPROCESS, SPEC) is None
 
 
 def test_a_session_without_calibration_is_refused(tmp_path):
@@ -240,7 +239,7 @@ def test_a_damaged_calibration_says_so(tmp_path):
     for damage in (path.read_bytes()[:-20], path.read_bytes().replace(b"p1", b"p2")):
         path.write_bytes(damage)
         with pytest.raises(DataError) as caught:
-            store.load("p1", PREPROCESS, SPEC)
+            store.for_band("p1", PREPROCESS, SPEC)
         assert caught.value.reason is Reason.MALFORMED
 
 

@@ -98,11 +98,11 @@ def test_what_cannot_be_told_is_said_with_the_next_step() -> None:
 def test_calibrations_of_before_still_read(tmp_path: Path) -> None:
     known, store = calibrated(), CalibrationStore(tmp_path)
     path = store.save(known)
-    assert store.load("p1", PREPROCESS, SPEC) == known
+    assert store.for_band("p1", PREPROCESS, SPEC) == known
     old = msgspec.json.decode(path.read_bytes())
     del old["ring"], old["activity"]
     path.write_bytes(msgspec.json.encode(old))
-    read = store.load("p1", PREPROCESS, SPEC)
+    read = store.for_band("p1", PREPROCESS, SPEC)
     assert read is not None
     assert read.activity is None
     assert read.scale == known.scale
@@ -112,20 +112,20 @@ def test_a_donning_ends_by_time_by_a_new_calibration_and_when_dropped(tmp_path: 
     known, store = calibrated(), DonningStore(tmp_path)
     found = look(known, PREPROCESS, runs(arm(turned=1, seed=1)))
     kept = don(store, known, found, now_ns=10, lasts_h=2)
-    assert store.load(known, 10) == kept
-    assert store.load(known, 10 + 2 * HOUR_NS - 1) == kept
-    assert store.load(known, 10 + 2 * HOUR_NS) is None
-    assert store.load(known, 9) is None
-    assert store.load(msgspec.structs.replace(known, created_ns=6), 10) is None
+    assert store.of(known, 10) == kept
+    assert store.of(known, 10 + 2 * HOUR_NS - 1) == kept
+    assert store.of(known, 10 + 2 * HOUR_NS) is None
+    assert store.of(known, 9) is None
+    assert store.of(msgspec.structs.replace(known, created_ns=6), 10) is None
     (path,) = tmp_path.glob("*.json")
     assert path.stat().st_mode & 0o077 == 0
-    assert store.drop(known)
-    assert not store.drop(known)
+    assert store.take_off(known)
+    assert not store.take_off(known)
     don(store, known, found, now_ns=10)
     for damage in (b"", b"{}", msgspec.json.encode(msgspec.structs.replace(kept, participant="p2"))):
         path.write_bytes(damage)
         with pytest.raises(DataError) as caught:
-            store.load(known, 10)
+            store.of(known, 10)
         assert caught.value.reason is Reason.MALFORMED
 
 

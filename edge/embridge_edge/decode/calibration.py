@@ -10,15 +10,14 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embridge_edge.decode.activity import reference_activity
-from embridge_shared.archive import write_atomically
-from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
+from embridge_edge.decode.kept import Kept
+from embridge_shared.errors import DataError, OperatorError, Reason
 from embridge_shared.preprocess import PreprocessConfig, WearerScale, config_hash, fit_scale, run_chunks
 from embridge_shared.signal import StreamSpec
 from embridge_shared.wearer.donning import Activity
@@ -96,50 +95,30 @@ def calibrate(
     )
 
 
-class CalibrationStore:
-    """Calibrations on disk, one file a participant and key.
+class CalibrationStore(Kept[Calibration]):
+    """Calibrations on disk.
 
     Args:
         folder: Its folder; made when first written to.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        super().__init__(folder, Calibration, hint=_HINT)
 
-    def save(self, calibration: Calibration) -> Path:
-        """Keep a calibration, atomically; it replaces the participant's last one for the same key."""
-        path = self._path(calibration.participant, calibration.key)
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(calibration)), mode=0o600)
-        return path
-
-    def load(self, participant: str, preprocess: PreprocessConfig, spec: StreamSpec) -> Calibration | None:
+    def for_band(self, participant: str, preprocess: PreprocessConfig, spec: StreamSpec) -> Calibration | None:
         """The participant's calibration for this release and band, or None.
 
         Raises:
             DataError: MALFORMED: the file is damaged or another's.
         """
-        key = calibration_key(preprocess, spec)
-        path = self._path(participant, key)
-        try:
-            found = msgspec.json.decode(path.read_bytes(), type=Calibration, strict=True)
-        except FileNotFoundError:
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError, EmbridgeError) as error:
-            raise DataError(f"calibration {path.name}: {error}.", reason=Reason.MALFORMED, hint=_HINT) from error
-        if (found.participant, found.key, len(found.scale.gain)) != (participant, key, spec.n_channels):
-            raise DataError(f"calibration {path.name} is of another.", reason=Reason.MALFORMED, hint=_HINT)
+        found = self.load(participant, calibration_key(preprocess, spec))
+        if found is not None and len(found.scale.gain) != spec.n_channels:
+            raise DataError(
+                f"the calibration of {participant!r} has {len(found.scale.gain)} channels.",
+                reason=Reason.MALFORMED,
+                hint=_HINT,
+            )
         return found
-
-    def forget(self, participant: str) -> int:
-        """Remove all calibrations of a participant who withdrew; return how many there were."""
-        prefix = f"{file_name(participant)}@"
-        paths = [p for p in self._folder.glob("*.json") if p.name.startswith(prefix)]
-        for path in paths:
-            path.unlink()
-        return len(paths)
-
-    def _path(self, participant: str, key: str) -> Path:
-        return self._folder / f"{file_name(participant)}@{key[:16]}.json"
 
 
 def save_calibration(state_dir: Path, calibration: Calibration) -> Path:
@@ -160,7 +139,7 @@ def load_calibration(state_dir: Path, participant: str, preprocess: PreprocessCo
         OperatorError: NOT_FOUND: the participant has none for this release and band.
         DataError: MALFORMED: the file is damaged.
     """
-    found = CalibrationStore(state_dir / FOLDER).load(participant, preprocess, spec)
+    found = CalibrationStore(state_dir / FOLDER).for_band(participant, preprocess, spec)
     if found is None:
         raise OperatorError(
             f"{participant!r} has no calibration for this release and {spec.device or spec.name!r}.",
@@ -168,11 +147,3 @@ def load_calibration(state_dir: Path, participant: str, preprocess: PreprocessCo
             hint=_HINT,
         )
     return found
-
-
-def file_name(participant: str) -> str:
-    """A participant as the beginning of a file name."""
-    if not participant:
-        raise DataError("a calibration needs a participant")
-    name = quote(participant, safe="")
-    return name if len(name) <= 100 else f"sha256-{hashlib.sha256(participant.encode()).hexdigest()}"

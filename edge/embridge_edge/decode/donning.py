@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from embridge_edge.decode.activity import active_windows, ring_activity
-from embridge_edge.decode.calibration import Calibration, file_name
-from embridge_shared.archive import write_atomically
-from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
+from embridge_edge.decode.calibration import Calibration
+from embridge_edge.decode.kept import Kept
+from embridge_shared.errors import OperatorError
 from embridge_shared.preprocess import Features, PreprocessConfig
 from embridge_shared.wearer.donning import FITS_NATS, LEAST_WINDOWS, WORTH_NATS, Turn, find_turn, refit
 from embridge_shared.wearer.worn import Sits
@@ -152,51 +152,31 @@ def _said(electrodes: float, ring: int) -> str:
     )
 
 
-class DonningStore:
-    """Donnings on disk, one file a participant and key.
+class DonningStore(Kept[Donning]):
+    """Donnings on disk; another one replaces the last.
 
     Args:
         folder: Its folder; made when first written to.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        super().__init__(folder, Donning, hint="Run `embridge edge don` again.")
 
-    def save(self, donning: Donning) -> Path:
-        """Keep a donning, atomically; it replaces the last one."""
-        path = self._path(donning.participant, donning.key)
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(donning)), mode=0o600)
-        return path
-
-    def load(self, calibration: Calibration, now_ns: int) -> Donning | None:
+    def of(self, calibration: Calibration, now_ns: int) -> Donning | None:
         """What goes with a calibration and has not ended; None where there is none.
 
         Raises:
             DataError: MALFORMED: the file is damaged or another's.
         """
-        path = self._path(calibration.participant, calibration.key)
-        try:
-            found = msgspec.json.decode(path.read_bytes(), type=Donning, strict=True)
-        except FileNotFoundError:
+        found = self.load(calibration.participant, calibration.key)
+        if found is None:
             return None
-        except (msgspec.DecodeError, UnicodeDecodeError, EmbridgeError) as error:
-            raise DataError(
-                f"donning {path.name}: {error}.", reason=Reason.MALFORMED, hint="Run `embridge edge don` again."
-            ) from error
-        if (found.participant, found.key) != (calibration.participant, calibration.key):
-            raise DataError(f"donning {path.name} is of another.", reason=Reason.MALFORMED)
         fits = found.calibrated_ns == calibration.created_ns and len(found.sits.gain) == len(calibration.scale.gain)
         return found if fits and found.created_ns <= now_ns < found.until_ns else None
 
-    def drop(self, calibration: Calibration) -> bool:
-        """Forget how the band sits: it was taken off. Whether anything was known."""
-        path = self._path(calibration.participant, calibration.key)
-        known = path.is_file()
-        path.unlink(missing_ok=True)
-        return known
-
-    def _path(self, participant: str, key: str) -> Path:
-        return self._folder / f"{file_name(participant)}@{key[:16]}.json"
+    def take_off(self, calibration: Calibration) -> bool:
+        """Forget how the band sits. Whether anything was known."""
+        return self.drop(calibration.participant, calibration.key)
 
 
 def don(

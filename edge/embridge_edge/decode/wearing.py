@@ -171,7 +171,7 @@ def wearing(
     """
     store = DonningStore(state_dir / FOLDER)
     try:
-        donning = store.load(calibration, now_ns)
+        donning = store.of(calibration, now_ns)
     except DataError as error:
         logger.error("how the band sits is not known: %s", error)
         donning = None

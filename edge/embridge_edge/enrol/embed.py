@@ -86,7 +86,7 @@ def scale_for(
         OperatorError: NOT_FOUND: there is neither a calibration nor enough to fit one to.
         DataError: The calibration is damaged.
     """
-    known = calibrations.load(participant, preprocess, spec)
+    known = calibrations.for_band(participant, preprocess, spec)
     if known is not None:
         return known.scale
     own = [r for r in repetitions if same_band(r.about.spec, spec)]

@@ -71,7 +71,7 @@ def serving(
                 logger.warning("%s", found.choice.said)
             if source is not None and scale is not None:
                 logger.info("the wearer's own model decodes, on %s", source.release)
-                known = desk.calibrations.load(participant, decoder.manifest.preprocess, spec)
+                known = desk.calibrations.for_band(participant, decoder.manifest.preprocess, spec)
                 watch = None if known is None else _watched(desk, known, spec, auto_turn=auto_turn)
                 return Serving(scale, source, watch)
     except DataError as error:
