@@ -220,12 +220,14 @@ def merge(
 
 def _change(participant: str, state_dir: Path | None, verb: str, *arguments: str) -> None:
     """Change a journal and put the entry into the spool."""
+    import asyncio
+
     from embridge_edge.enrol.sitting import deliver
     from embridge_shared.clock import SystemClock
 
     store = _store(state_dir, participant)
     entry = getattr(store, verb)(*arguments)
-    deliver(store, _config(state_dir).edge, SystemClock())
+    asyncio.run(deliver(store, _config(state_dir).edge, SystemClock()))
     left = ", ".join(store.held().labels) or "nothing"
     typer.echo(f"{entry.verb.value}: {participant} has {left}.", err=True)
 

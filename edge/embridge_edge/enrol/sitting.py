@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from embridge_edge.courier import Courier
@@ -23,6 +24,7 @@ from embridge_shared.session import CueShown, Event, Repetition, RepetitionStatu
 from embridge_shared.settings import EdgeSettings
 
 Tell = Callable[[Sequence[EnrolEvent]], None]
+Stop = asyncio.Event
 
 
 class Capturing(Protocol):
@@ -114,7 +116,8 @@ async def sit(
     *,
     clock: Clock,
     tell: Tell,
-    stop: asyncio.Event | None = None,
+    stop: Stop | None = None,
+    courier: Courier | None = None,
 ) -> Capture:
     """Lead a capture over a take, and record it.
 
@@ -126,6 +129,7 @@ async def sit(
         clock: Wall and monotonic time.
         tell: Told of everything as it happens.
         stop: Ends it in good order when set.
+        courier: Of the agent that runs in this process; without one the spool is taken over for the while.
 
     Returns:
         The capture, done or stopped; what it took is not committed yet.
@@ -134,46 +138,63 @@ async def sit(
         OperatorError: LOCKED: an agent runs in the state directory; DISK_FULL.
         DeviceError: The band cannot be reached, or was lost before anything was done.
     """
-    with only_agent(settings.state_dir):
-        path = settings.state_dir / "spool.db"
-        courier = Courier(Spool(path, settings.spool_max_bytes, reserve_bytes=settings.reserve_bytes))
+    async with spooling(settings, courier) as spooled:
+        led = _Led(take.band)
+        take = Take(take.name, (led,), ())
+        await take.reach()
         try:
-            led = _Led(take.band)
-            take = Take(take.name, (led,), ())
-            await take.reach()
-            try:
-                begun = await begin(plan, take, edge=settings.name, courier=courier, clock=clock, live=None)
-            except BaseException:
-                await take.close()
-                raise
-            recorder = _recorder(plan, begun, take, settings, courier=courier, clock=clock)
-            origin = Origin(session=begun.session.id, edge=settings.name, source=take.name, time_ns=recorder.time_ns)
-            capture = make(origin)
-            led.lead(capture, recorder, tell)
-            reason = await _until(recorder, take, capture, stop, tell)
-            if reason != "complete" and not capture.done:
-                raise DeviceError(
-                    f"the band was lost: {reason}", reason=Reason.SILENT, hint="Come nearer and start again."
-                )
-            if not capture.done:
-                tell([capture.stop("the recording ended")])
-            return capture
-        finally:
-            await courier.close()
+            begun = await begin(plan, take, edge=settings.name, courier=spooled, clock=clock, live=None)
+        except BaseException:
+            await take.close()
+            raise
+        recorder = _recorder(plan, begun, take, settings, courier=spooled, clock=clock)
+        origin = Origin(session=begun.session.id, edge=settings.name, source=take.name, time_ns=recorder.time_ns)
+        capture = make(origin)
+        led.lead(capture, recorder, tell)
+        reason = await _until(recorder, take, capture, stop, tell)
+        if reason != "complete" and not capture.done:
+            raise DeviceError(f"the band was lost: {reason}", reason=Reason.SILENT, hint="Come nearer and start again.")
+        if not capture.done:
+            tell([capture.stop("the recording ended")])
+        return capture
 
 
-def deliver(store: WearerStore, settings: EdgeSettings, clock: Clock, *, consent_version: str = "unstated") -> int:
+async def deliver(
+    store: WearerStore,
+    settings: EdgeSettings,
+    clock: Clock,
+    *,
+    consent_version: str = "unstated",
+    courier: Courier | None = None,
+) -> int:
     """Put the journal's new entries into the spool, from where the agent sends them; how many there were.
 
     Raises:
         OperatorError: LOCKED: an agent runs in the state directory.
     """
+    async with spooling(settings, courier) as spooled:
+        return await spooled.call(
+            lambda: publish(spooled.spool, store, edge=settings.name, clock=clock, consent_version=consent_version)
+        )
+
+
+@asynccontextmanager
+async def spooling(settings: EdgeSettings, courier: Courier | None = None) -> AsyncIterator[Courier]:
+    """The spool of this edge: an agent's in this process, or one that is opened for the while.
+
+    Raises:
+        OperatorError: LOCKED: an agent runs in the state directory, in another process.
+    """
+    if courier is not None:
+        yield courier
+        return
     with only_agent(settings.state_dir):
-        spool = Spool(settings.state_dir / "spool.db", settings.spool_max_bytes, reserve_bytes=settings.reserve_bytes)
+        path = settings.state_dir / "spool.db"
+        own = Courier(Spool(path, settings.spool_max_bytes, reserve_bytes=settings.reserve_bytes))
         try:
-            return publish(spool, store, edge=settings.name, clock=clock, consent_version=consent_version)
+            yield own
         finally:
-            spool.close()
+            await own.close()
 
 
 def _recorder(
