@@ -74,6 +74,8 @@ class Reason(StrEnum):
     # learning and releases
     LEAKAGE = "leakage"
     SIGNATURE = "signature"
+    EXPIRED = "expired"
+    RECALLED = "recalled"
     HASH_MISMATCH = "hash_mismatch"
     INCOMPATIBLE = "incompatible"
     SELF_TEST = "self_test"
