@@ -17,10 +17,10 @@ from embridge_edge.band_plan import BandsSource
 from embridge_edge.lock import is_running
 from embridge_edge.plan import Plan, ReplaySource, SyntheticSource
 from embridge_edge.plan import load as load_plan
+from embridge_shared.broker_visit import Visit, knock
 from embridge_shared.disk import mib
 from embridge_shared.doctor.machine import known
 from embridge_shared.doctor.model import Check, Finding, Part, Situation
-from embridge_shared.broker_visit import Visit, knock
 from embridge_shared.errors import ConfigError, DataError, NetworkError
 from embridge_shared.session import SessionOpened
 from embridge_shared.wire import codec, topics
