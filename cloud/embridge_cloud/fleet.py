@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from prometheus_client.registry import Collector
 
 from embridge_cloud.api import models
 from embridge_cloud.api.bodies import body_of, read_body
-from embridge_cloud.api.metrics import gauge, gauges
+from embridge_cloud.api.metrics import gauge
 from embridge_cloud.api.roles import Role, access
 from embridge_cloud.context import CloudContext
-from embridge_cloud.jobs import Job, Jobs, JobState
-from embridge_cloud.recipe import Recipe, Summary
+from embridge_cloud.job_routes import JobFigures, add_jobs
+from embridge_cloud.jobs import Job, Jobs
+from embridge_cloud.recipe import Summary
 from embridge_cloud.registry import Registry
 from embridge_shared.errors import EmbridgeError, OperatorError, Reason
 from embridge_shared.manifest import Published
@@ -124,12 +124,13 @@ def add_fleet(app: FastAPI, context: CloudContext) -> None:
     fleet = Fleet(context)
     context.tasks.create_task(fleet.keep_fresh(), name="fleet")
     context.metrics.registry.register(_Figures(fleet))
-    _add_jobs(app, fleet.jobs)
+    context.metrics.registry.register(JobFigures(fleet.jobs))
+    add_jobs(app, fleet.jobs)
     _add_releases(app, fleet)
 
 
 class _Figures(Collector):
-    """Jobs and releases for a monitor."""
+    """Releases for a monitor."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -138,48 +139,10 @@ class _Figures(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        states = Counter(job.state for job in self._fleet.jobs.list())
-        yield gauges("jobs", "Jobs by state.", ["state"], {(s.value,): states[s] for s in JobState})
         try:
             yield gauge("releases", "Releases published.", len(self._fleet.registry.releases()))
         except EmbridgeError as error:
             logger.warning("metrics are incomplete: %s", error)
-
-
-def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
-    @app.post(
-        "/api/jobs", status_code=201, response_model=models.Job, tags=["jobs"], openapi_extra=body_of(app, Recipe)
-    )
-    @access(Role.OPERATOR, action="job.start")
-    async def start(request: Request) -> Any:
-        """Start a realignment; the body is a recipe."""
-        job = jobs.start(read_body(await request.body(), Recipe))
-        request.state.subject = (job.id,)
-        return msgspec.to_builtins(job)
-
-    @app.get("/api/jobs", response_model=list[models.Job], tags=["jobs"])
-    @access(Role.VIEWER)
-    async def listing() -> Any:
-        """All jobs, the oldest first."""
-        return msgspec.to_builtins(jobs.list())
-
-    @app.get("/api/jobs/{name}", response_model=models.Job, tags=["jobs"])
-    @access(Role.VIEWER)
-    async def one(name: str) -> Any:
-        """One job and how far it is."""
-        return msgspec.to_builtins(jobs.get(name))
-
-    @app.get("/api/jobs/{name}/summary", response_model=dict[str, Any], tags=["jobs"])
-    @access(Role.VIEWER)
-    async def summary(name: str) -> Any:
-        """What a finished job made."""
-        return msgspec.to_builtins(jobs.summary(name))
-
-    @app.delete("/api/jobs/{name}", response_model=models.Job, tags=["jobs"])
-    @access(Role.OPERATOR, action="job.cancel")
-    async def cancel(name: str) -> Any:
-        """Stop a running job."""
-        return msgspec.to_builtins(await jobs.cancel(name))
 
 
 def _add_releases(app: FastAPI, fleet: Fleet) -> None:
