@@ -36,6 +36,7 @@ from embridge_shared import archive
 from embridge_shared.arrays import pack_array, unpack_array
 from embridge_shared.errors import ConfigError, EmbridgeError, ModelError, Reason
 from embridge_shared.manifest import LATER, SCHEMA, FileEntry, Gesture, Lineage, Manifest, Tolerances
+from embridge_shared.onnx_check import check_model
 from embridge_shared.performance import Performances
 from embridge_shared.scoring import PrototypeScorer
 from embridge_shared.wearer import WearerPrior
@@ -316,6 +317,9 @@ def _verified(manifest: Manifest, members: Mapping[str, bytes]) -> dict[str, byt
     if found != manifest.files:
         wrong = [name for name in files if manifest.files.get(name) != found[name]]
         raise _refused(f"{', '.join(wrong) or 'its list of files'} does not match", Reason.HASH_MISMATCH)
+    for name, data in files.items():
+        if name.endswith(".onnx"):
+            check_model(data, f"the release's {name}")
     return files
 
 

@@ -24,6 +24,7 @@ from embridge_shared.archive import pack as pack_archive
 from embridge_shared.erasure import ErasureOrder, SignedOrder
 from embridge_shared.errors import DataError, ModelError
 from embridge_shared.manifest import FileEntry
+from embridge_shared.onnx_check import check_model
 from embridge_shared.provision import EdgeSite
 from embridge_shared.session import SessionOpened
 from embridge_shared.signal import Arrivals, Chunk
@@ -206,6 +207,7 @@ def _targets() -> dict[str, Target]:
         "release": Target(release.parse_bundle, (ModelError,), (_bundle(_FILES)[:4096],)),
         "manifest": Target(_manifest, (ModelError,), (manifest,)),
         "arrays": Target(_arrays, (ModelError,), (_FILES[release.PROTOTYPES], _FILES[release.GOLDEN])),
+        "onnx": Target(check_model, (ModelError,), (_FILES[release.ENCODER], _FILES[release.ENCODER_INT8])),
         "provision": Target(provision.unpack, (DataError,), (handed,)),
         "json-pose": Target(_json_pose, (), (pose,)),
         "osc-pose": Target(_osc_pose, (), _osc_seeds()),
