@@ -114,4 +114,5 @@ def _permitted(sealed: SealedSession, consents: Consents) -> bool:
 
 def _usable(sealed: SealedSession, config: Recipe) -> bool:
     session = sealed.session
-    return session.purpose is Purpose.TRAINING and session.participant.id not in config.held_out
+    learnt = session.purpose is Purpose.TRAINING and not session.split.held_out
+    return learnt and session.participant.id not in config.held_out

@@ -27,11 +27,11 @@ from embridge_edge.outputs.messages import Notice
 from embridge_edge.outputs.notices import Watcher
 from embridge_edge.outputs.session import telling
 from embridge_edge.plan import Plan, QualityGate, SessionPlan
-from embridge_edge.recorder import Recorder, begin
+from embridge_edge.recorder import Company, Recorder, begin
 from embridge_edge.releases import ReleaseKeeper
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
-from embridge_edge.uplink import Uplink
+from embridge_edge.uplink import LinkState, Uplink
 from embridge_edge.vigil import Vigil
 from embridge_shared import logs
 from embridge_shared.clock import Clock
@@ -97,13 +97,14 @@ class Agent:
             settings,
             self._courier,
             clock,
-            state=self._state,
+            state=self.state,
             on_desired=self._releases.desire,
             on_order=self._erasures.take,
         )
         self.digests: list[Digest] = []
         self.decisions = Sinks()
         """Who is told what is decided while a session decodes."""
+        self._one = asyncio.Lock()
 
     async def run(self, *, until_done: bool = False) -> None:
         """Run until cancelled; with `until_done` until the plan is recorded and the cloud holds all of it.
@@ -141,6 +142,39 @@ class Agent:
                     task.cancel()
                 await self._check_refused()
 
+    @property
+    def courier(self) -> Courier:
+        """The way to its spool."""
+        return self._courier
+
+    @property
+    def link(self) -> LinkState:
+        """Where the link to the broker stands."""
+        return self._uplink.link
+
+    async def record(
+        self, entry: SessionPlan, company: Company, *, take: Take | None = None, note: bytes | None = None
+    ) -> Digest:
+        """Record one session while the agent runs, or go on with the one that was begun under its name.
+
+        Args:
+            entry: The session.
+            company: Goes along with it, and ends it by stopping the take.
+            take: Its sources; those of the plan when None.
+            note: Kept with the opening of a new session; see `Spool.note`.
+
+        Returns:
+            What became of it.
+
+        Raises:
+            DeviceError: The band cannot be reached; nothing was begun.
+            OperatorError: The spool or its disk is full: what was recorded is kept, and goes on once there is room.
+        """
+        async with self._one, self._erasures.held():
+            with logs.context(session=entry.name):
+                await self._record(entry, (), take=take, company=company, note=note)
+        return self.digests[-1]
+
     async def _check_refused(self) -> None:
         refused = await self._courier.call(self._courier.spool.refused)
         if refused:
@@ -174,7 +208,7 @@ class Agent:
         if known is None and entry.quality_gate is not QualityGate.OFF:
             notes = await quality.gate(entry, self._open(entry), self._clock)
         try:
-            async with self._erasures.held():
+            async with self._one, self._erasures.held():
                 await self._record(entry, notes)
         except OperatorError as error:
             if error.reason is not Reason.DISK_FULL:
@@ -203,8 +237,16 @@ class Agent:
     def _open(self, entry: SessionPlan) -> Take:
         return open_take(entry, self._base, self._clock, adapter=self._edge.adapter)
 
-    async def _record(self, entry: SessionPlan, notes: tuple[str, ...]) -> None:
-        self._take = take = self._open(entry)
+    async def _record(
+        self,
+        entry: SessionPlan,
+        notes: tuple[str, ...],
+        *,
+        take: Take | None = None,
+        company: Company | None = None,
+        note: bytes | None = None,
+    ) -> None:
+        self._take = take = take or self._open(entry)
         take.watch(functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed))
         decoder: Decoder | None = None
         tap: Tap | None = None
@@ -217,7 +259,9 @@ class Agent:
         live = await self._live(entry, take, decoder) if decoder is not None and entry.decode else None
         await take.reach()
         try:
-            begun = await begin(entry, take, edge=self._edge.name, courier=self._courier, clock=self._clock, live=live)
+            begun = await begin(
+                entry, take, edge=self._edge.name, courier=self._courier, clock=self._clock, live=live, note=note
+            )
         except BaseException:
             await take.close()
             raise
@@ -233,6 +277,7 @@ class Agent:
             spooled=self._uplink.notify,
             kept=self._vigil.kept,
             notes=notes,
+            company=company,
         )
         self._changed()
         try:
@@ -340,7 +385,8 @@ class Agent:
             f"{doing}; {self._uplink.link.value}; {waiting.items} items, {waiting.bytes >> 20} MiB wait for the cloud"
         )
 
-    def _state(self) -> EdgeState:
+    def state(self) -> EdgeState:
+        """What the edge is now, as it tells the cloud."""
         backlog = self._courier.spool.backlog()
         current = self._releases.current
         return EdgeState(

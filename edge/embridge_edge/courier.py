@@ -30,9 +30,9 @@ class Courier:
         work = asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args))
         return await asyncio.shield(work)
 
-    async def put(self, items: list[Item], annotated: int | None = None) -> None:
-        """Keep items, and how many annotations there are with them; on disk when this returns."""
-        await self.call(self.spool.put, items, annotated)
+    async def put(self, items: list[Item], annotated: int | None = None, note: bytes | None = None) -> None:
+        """Keep items, how many annotations there are with them, and the session's note; on disk when this returns."""
+        await self.call(self.spool.put, items, annotated, note)
 
     async def pending(self, after: int, limit: int) -> list[Item]:
         """The oldest items with an id above `after`."""

@@ -30,7 +30,7 @@ from embridge_edge.pose import plan as pose_plan
 from embridge_edge.pose.plan import AnyPose
 from embridge_shared.errors import ConfigError, Reason
 from embridge_shared.names import CODE_RULE, is_code
-from embridge_shared.session import Placement, Purpose
+from embridge_shared.session import Placement, Purpose, Split
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +140,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         outputs: Where decisions go, as "websocket:8471" or "keys:FILE"; as in the settings when absent.
         quality_gate: What is done when the signal is poor before it begins.
         settle_s: How long the signal may take to become good, s.
+        split: Which part of an evaluation it belongs to.
     """
 
     name: str
@@ -157,6 +158,7 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     outputs: tuple[str, ...] | None = None
     quality_gate: QualityGate = QualityGate.OFF
     settle_s: float = 10.0
+    split: Split = Split.UNDECIDED
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -56,8 +56,25 @@ class Begun:
         return self.progress.get(ordinal, Progress()).until
 
 
+class Company(Protocol):
+    """Goes along with a recording: sees every packet once it is recorded, and may write events into the session."""
+
+    def joins(self, recorder: Recorder) -> None:
+        """The recording begins."""
+
+    async def seen(self, ordinal: int, packet: Packet) -> None:
+        """A packet of a source was recorded; the source waits meanwhile."""
+
+
 async def begin(
-    plan: SessionPlan, take: Take, *, edge: str, courier: Courier, clock: Clock, live: LiveDecoding | None
+    plan: SessionPlan,
+    take: Take,
+    *,
+    edge: str,
+    courier: Courier,
+    clock: Clock,
+    live: LiveDecoding | None,
+    note: bytes | None = None,
 ) -> Begun:
     """Open a planned session, or the one that was begun under its name.
 
@@ -68,6 +85,7 @@ async def begin(
         courier: The spool.
         clock: Wall and monotonic time of the start.
         live: Decodes beside the recording, or None.
+        note: Kept with the opening of a new session by whoever leads it.
 
     Raises:
         OperatorError: The spool is full or locked.
@@ -96,9 +114,10 @@ async def begin(
         host_ns=clock.monotonic_ns(),
         source=take.name,
         release=live.release if live is not None else "",
+        split=plan.split,
     )
     opening = _event_item(session, 0, SessionOpened(session=session))
-    await courier.call(courier.spool.begin, session.id, plan.name, msgspec.msgpack.encode(session), opening)
+    await courier.call(courier.spool.begin, session.id, plan.name, msgspec.msgpack.encode(session), opening, note)
     return Begun(session, {EVENTS: Progress(1, 1, 1)})
 
 
@@ -117,6 +136,7 @@ class Recorder:
         notes: Marked at its beginning.
         spooled: Called when something new lies in the spool.
         kept: Called with a source's ordinal when samples of it lie in the spool.
+        company: Goes along.
     """
 
     def __init__(
@@ -133,8 +153,10 @@ class Recorder:
         kept: Callable[[int], None] | None = None,
         lsl_out: bool = False,
         notes: tuple[str, ...] = (),
+        company: Company | None = None,
     ) -> None:
         self._plan = plan
+        self._company = company
         self._notes = notes
         self.session = begun.session
         self._take = take
@@ -168,6 +190,31 @@ class Recorder:
             clock=self._clock,
         )
 
+    @property
+    def lead(self) -> int:
+        """Ordinal of the stream that decoding and annotations follow: the first band's."""
+        return self._lead
+
+    def time_ns(self, sample: int) -> int:
+        """Best present estimate of the Unix time of a sample of the lead, ns."""
+        return self._chunkers[self._lead].time_ns(sample)
+
+    @property
+    def skew_ppm(self) -> float:
+        """How much slower the lead's device counts than this machine, parts per million."""
+        return self._chunkers[self._lead].clock.skew_ppm
+
+    async def tell(self, events: Sequence[Event], note: bytes | None = None) -> None:
+        """Write events from beside the sources, and the session's note with them, all or none.
+
+        Raises:
+            OperatorError: The spool is full.
+        """
+        if events:
+            await self._write(events, note)
+        elif note is not None:
+            await self._courier.call(self._courier.spool.remember, self.session.id, note)
+
     def quality(self) -> tuple[StreamQuality, ...]:
         """What the channels are worth now, of streams that were judged."""
         return tuple(w.state for w in self._watches.values() if w.state is not None)
@@ -185,6 +232,8 @@ class Recorder:
         """
         began_ns = self._clock.monotonic_ns()
         self._spooled()
+        if self._company is not None:
+            self._company.joins(self)
         await self._write([Marker(text=note, t_ns=self._clock.wall_ns()) for note in self._notes])
         tasks: list[asyncio.Task[None]] = []
         # A replay has no wall clock, and no device.
@@ -242,6 +291,8 @@ class Recorder:
                 if watch is not None:
                     watch.push(packet, chunker.time_ns)
                     await self._write(watch.ready())
+                if self._company is not None:
+                    await self._company.seen(ordinal, packet)
             await self._keep(chunker.flush())
             if leads:
                 await self._annotate(None)
@@ -288,13 +339,13 @@ class Recorder:
             await self._courier.put(items, self._annotated)
             self._spooled()
 
-    async def _write(self, events: Sequence[Event]) -> None:
+    async def _write(self, events: Sequence[Event], note: bytes | None = None) -> None:
         if self._out is not None:
             for event in events:
                 if isinstance(event, Marker):
                     self._out.note(event)
         if events:
-            await self._courier.put([self._event(e) for e in events], self._annotated)
+            await self._courier.put([self._event(e) for e in events], self._annotated, note)
             self._spooled()
 
     def _event(self, event: Event) -> Item:

@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS refused (
     reason TEXT NOT NULL, detail TEXT NOT NULL, payload BLOB NOT NULL,
     PRIMARY KEY (session, stream, first)
 );
+CREATE TABLE IF NOT EXISTS notes (session BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS orders (id BLOB PRIMARY KEY, done_ns INTEGER NOT NULL);
 """
 
@@ -207,12 +208,13 @@ class Spool:
         """Bytes that could be written when it was last looked at, the reserve included; may be read from any thread."""
         return self._room
 
-    def put(self, items: Iterable[Item], annotated: int | None = None) -> None:
+    def put(self, items: Iterable[Item], annotated: int | None = None, note: bytes | None = None) -> None:
         """Keep items; all or none.
 
         Args:
             items: Of one session.
             annotated: How many of its annotations are kept with them.
+            note: Replaces the session's note together with them.
 
         Raises:
             OperatorError: The spool or the disk is full; recording must stop, since nothing may be dropped.
@@ -225,6 +227,8 @@ class Spool:
                     "INSERT INTO progress VALUES (?, ?, ?, 0, 0) ON CONFLICT DO UPDATE SET until = excluded.until",
                     (items[0].session.bytes, ANNOTATIONS, annotated),
                 )
+            if note is not None:
+                self._write_note(items[0].session, note)
 
     @contextmanager
     def _transaction(self, adding: list[Item]) -> Iterator[None]:
@@ -340,7 +344,7 @@ class Spool:
         """
         keys = [(s.bytes,) for s in sessions]
         with self._transaction([]):
-            for table in ("items", "progress", "refused", "sessions"):
+            for table in ("items", "progress", "refused", "notes", "sessions"):
                 self._db.executemany(f"DELETE FROM {table} WHERE session = ?", keys)  # noqa: S608
         self._ballast.drop()
         try:
@@ -379,8 +383,21 @@ class Spool:
         rows = self._db.execute("SELECT session, stream, first, reason, detail FROM refused ORDER BY 1, 2, 3")
         return [(UUID(bytes=r[0]), r[1], r[2], r[3], r[4]) for r in rows]
 
-    def begin(self, session: UUID, name: str, description: bytes, opening: Item) -> None:
-        """Remember a session together with its opening event.
+    def note(self, session: UUID) -> bytes | None:
+        """What whoever leads an open session wrote down to go on from; None where nothing was."""
+        row = self._db.execute("SELECT body FROM notes WHERE session = ?", (session.bytes,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def remember(self, session: UUID, note: bytes) -> None:
+        """Replace the note of an open session; it goes when the session ends."""
+        with self._transaction([]):
+            self._write_note(session, note)
+
+    def _write_note(self, session: UUID, note: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (session.bytes, note))
+
+    def begin(self, session: UUID, name: str, description: bytes, opening: Item, note: bytes | None = None) -> None:
+        """Remember a session together with its opening event, and with a note if there is one.
 
         Raises:
             OperatorError: A session of that name exists already.
@@ -389,6 +406,8 @@ class Spool:
             with self._transaction([opening]):
                 self._db.execute("INSERT INTO sessions VALUES (?, ?, ?, 0, 0)", (session.bytes, name, description))
                 self._insert([opening])
+                if note is not None:
+                    self._write_note(session, note)
         except sqlite3.IntegrityError:
             raise OperatorError(f"a session named {name!r} exists already", hint="Choose another name.") from None
 
@@ -397,6 +416,7 @@ class Spool:
         with self._transaction(list(closing)):
             self._insert(list(closing))
             self._db.execute("UPDATE sessions SET closed = 1 WHERE session = ?", (session.bytes,))
+            self._db.execute("DELETE FROM notes WHERE session = ?", (session.bytes,))
 
     def session(self, name: str) -> KnownSession | None:
         """The session begun under `name`."""

@@ -32,6 +32,24 @@ class Purpose(StrEnum):
     ENROLMENT = "enrolment"
 
 
+class Split(StrEnum):
+    """Which part of an evaluation a session belongs to, decided before it is recorded.
+
+    Only `UNDECIDED` and `TRAIN` may be trained on.
+    """
+
+    UNDECIDED = ""
+    TRAIN = "train"
+    HELD_OUT_PARTICIPANT = "held_out_participant"
+    HELD_OUT_SESSION = "held_out_session"
+    HELD_OUT_PLACEMENT = "held_out_placement"
+
+    @property
+    def held_out(self) -> bool:
+        """Nothing may be learnt from it."""
+        return self not in (Split.UNDECIDED, Split.TRAIN)
+
+
 class RepetitionStatus(StrEnum):
     """A rejected repetition stays, with its reason; nothing is deleted."""
 
@@ -58,11 +76,13 @@ class Placement(_Record, frozen=True, kw_only=True):
         side: Which arm.
         position: Where on the arm, as in "forearm, proximal third".
         rotation_deg: Angle of electrode 0 from the ulna, seen from the hand; None when not measured.
+        donning: Which time in a row of sessions the band was put on, from 1; 0 where nobody counted.
     """
 
     side: Side = Side.RIGHT
     position: str = "forearm"
     rotation_deg: float | None = None
+    donning: int = 0
 
 
 class Session(_Record, frozen=True, kw_only=True):
@@ -80,6 +100,7 @@ class Session(_Record, frozen=True, kw_only=True):
         host_ns: The edge's monotonic clock at `started_ns`, ns: the anchor of the arrival pairs.
         source: What fed it when it was no live device: "replay:NAME" or "synthetic:SEED".
         release: The release that decoded during it, or empty.
+        split: Which part of an evaluation it belongs to.
     """
 
     id: UUID
@@ -93,6 +114,7 @@ class Session(_Record, frozen=True, kw_only=True):
     host_ns: int
     source: str = ""
     release: str = ""
+    split: Split = Split.UNDECIDED
 
 
 class SessionOpened(_Record, frozen=True, kw_only=True, tag="session_opened"):

@@ -561,7 +561,7 @@ async def test_the_agent_tells_of_its_bands_and_goes_on_after_a_stop(rig, tmp_pa
         agent = Agent(config, SystemClock(), plan)
         running = asyncio.create_task(agent.run())
         await until(lambda a=agent: any(b.received >= 60 for b in a._state().bands))
-        (state,) = agent._state().bands
+        (state,) = agent.state().bands
         assert (state.kind, state.stream, state.phase) == ("myo", "emg", "streaming")
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -35,22 +35,10 @@ class Capturing(Protocol):
         ...
 
 
-class _Telling(Recorder):
-    """A recorder that takes events from beside its sources."""
-
-    async def tell(self, events: Sequence[Event]) -> None:
-        """Write events now."""
-        await self._write(events)
-
-    def time_ns(self, sample: int) -> int:
-        """Unix time of a sample of the band, ns."""
-        return self._chunkers[self._lead].time_ns(sample)
-
-
 class _Led(Tap):
     """The band, with the capture looking at every packet before it is recorded."""
 
-    def lead(self, capture: Capture, recorder: _Telling, tell: Tell) -> None:
+    def lead(self, capture: Capture, recorder: Recorder, tell: Tell) -> None:
         """Show packets to `capture` from now on."""
         self._capture, self._recorder, self._tell = capture, recorder, tell
         self._log = _Log(capture, recorder)
@@ -74,7 +62,7 @@ class _Led(Tap):
 class _Log:
     """What the session keeps of a capture: prompts and repetitions."""
 
-    def __init__(self, capture: Capture, recorder: _Telling) -> None:
+    def __init__(self, capture: Capture, recorder: Recorder) -> None:
         self._capture = capture
         self._time_ns = recorder.time_ns
         self._cue: tuple[str, int, int] | None = None
@@ -199,12 +187,12 @@ async def spooling(settings: EdgeSettings, courier: Courier | None = None) -> As
 
 def _recorder(
     plan: SessionPlan, begun: Begun, take: Take, settings: EdgeSettings, *, courier: Courier, clock: Clock
-) -> _Telling:
+) -> Recorder:
     if begun.progress.keys() - {-1, -2}:
         raise OperatorError(
             f"session {plan.name!r} was begun before.", reason=Reason.INVALID, hint="Give the new one another name."
         )
-    return _Telling(
+    return Recorder(
         plan,
         begun,
         take,
@@ -216,7 +204,7 @@ def _recorder(
     )
 
 
-async def _until(recorder: _Telling, take: Take, capture: Capture, stop: asyncio.Event | None, tell: Tell) -> str:
+async def _until(recorder: Recorder, take: Take, capture: Capture, stop: asyncio.Event | None, tell: Tell) -> str:
     """Record until the capture is done, or somebody asks to stop; why the session ended."""
     if stop is None:
         return (await recorder.run()).reason

@@ -64,9 +64,9 @@ class TimedCourier(Courier):
             self._last += 1
             self._put_ns[self._last] = now
 
-    async def put(self, items: list[Item], annotated: int | None = None) -> None:
+    async def put(self, items: list[Item], annotated: int | None = None, note: bytes | None = None) -> None:
         """Keep items; on disk when this returns."""
-        await super().put(items, annotated)
+        await super().put(items, annotated, note)
         self.noted(len(items))
 
     async def settle(self, report: CommitReport) -> list[int]:
