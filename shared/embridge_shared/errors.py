@@ -79,6 +79,8 @@ class Reason(StrEnum):
     HASH_MISMATCH = "hash_mismatch"
     INCOMPATIBLE = "incompatible"
     SELF_TEST = "self_test"
+    UNHEALTHY = "unhealthy"
+    CRASHED = "crashed"
     PARITY = "parity"
     TOO_LITTLE_DATA = "too_little_data"
 
