@@ -16,6 +16,8 @@ WORDS: Final = {
     Phase.DONE: "DONE",
 }
 KEPT_LINES: Final = 40
+_NEAR: Final = 0.05
+"""Probability of another gesture from which on it is worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _after(s: Standing, e: EnrolEvent) -> Standing:
 def _judged(s: Standing, e: Judged) -> Standing:
     nearest = (e.looks_like, e.probability) if e.looks_like else s.nearest
     if e.refusal is None:
-        near = f", nearest {e.looks_like} {e.probability:.2f}" if e.looks_like else ""
+        near = f", nearest {e.looks_like} {e.probability:.2f}" if e.probability >= _NEAR else ""
         s = replace(s, taken=s.taken + 1, nearest=nearest)
         return s.saying(True, f"good: level {e.level:.2f}, {e.lasted_s:.1f} s{near}")
     why = e.refusal.value.replace("_", " ")
