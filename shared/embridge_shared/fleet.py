@@ -219,6 +219,9 @@ class EdgeProgress(_Part, frozen=True, kw_only=True):
         detail: Its last words.
         retries: Tries that failed.
         heard_ns: Unix time of them, ns.
+        online_ns: Unix time since when it is connected, ns; 0 while it is not.
+        left: Why it takes no part: pinned, of another cohort, asked by another rollout; empty if it does.
+        forgiven: Somebody went on in spite of its error: it no longer counts, neither way.
     """
 
     edge: str
@@ -230,6 +233,31 @@ class EdgeProgress(_Part, frozen=True, kw_only=True):
     detail: str = ""
     retries: int = 0
     heard_ns: int = 0
+    online_ns: int = 0
+    left: str = ""
+    forgiven: bool = False
+
+
+class WaveTally(_Part, frozen=True, kw_only=True):
+    """How a wave of a rollout stands.
+
+    Attributes:
+        name: As in "canary".
+        edges: Of this wave alone, those that take part.
+        asked: Of these, how many were asked.
+        committed: How many keep the release.
+        errors: How many count as an error.
+        offline: How many of those asked are not connected and have not committed.
+        waits: Sessions record on so many, which are ready.
+    """
+
+    name: str
+    edges: int = 0
+    asked: int = 0
+    committed: int = 0
+    errors: int = 0
+    offline: int = 0
+    waits: int = 0
 
 
 class Rollout(_Part, frozen=True, kw_only=True):
@@ -248,7 +276,10 @@ class Rollout(_Part, frozen=True, kw_only=True):
         ended_ns: Unix time of its end, ns; 0 before.
         started_by: Who asked for it.
         reason: Why it is paused, rolled back or aborted.
-        edges: All that it concerns.
+        edges: All that it concerns; empty in lists of rollouts.
+        closed: The edges were named one by one: none that appears later joins.
+        before: What it was before it was paused.
+        tally: Its waves; filled in when it is told, empty in files.
     """
 
     id: str
@@ -264,6 +295,27 @@ class Rollout(_Part, frozen=True, kw_only=True):
     started_by: str = ""
     reason: str = ""
     edges: tuple[EdgeProgress, ...] = ()
+    closed: bool = False
+    before: RolloutState = RolloutState.RUNNING
+    tally: tuple[WaveTally, ...] = ()
+
+
+class RolloutRequest(_Part, frozen=True, kw_only=True):
+    """A wish to roll a release out.
+
+    Attributes:
+        release: Which one.
+        policy: How; that of the cloud's settings by default.
+        cohort: Edges of this cohort only; empty for all.
+        edges: These only; empty for all of the cohort.
+        dry_run: Say what would happen, and do nothing.
+    """
+
+    release: str
+    policy: RolloutPolicy | None = None
+    cohort: str = ""
+    edges: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 class EdgeRecord(_Part, frozen=True, kw_only=True):
