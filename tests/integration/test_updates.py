@@ -331,6 +331,8 @@ def test_a_damaged_slot_is_never_activated_or_returned_to(world):
     with pytest.raises(OperatorError):
         world.updater.activate(world.folder / "embridge-1.embridge")
     (world.state / FOLDER / "slots.json").write_bytes(b'{"current"')
+    assert world.updater.current().name == "embridge-2", "the backup tells it too"
+    (world.state / FOLDER / "slots.backup.json").write_bytes(b"")
     with pytest.raises(ModelError, match="fetch the release again"):
         world.updater.current()
 
