@@ -99,6 +99,8 @@ class SyntheticSource(
         pose: Record hand pose too.
         loss: Share of packets that never arrive.
         faults: What is wrong with the band.
+        written: What is written down for each of `gestures`, where somebody mixed the prompts up; what is performed
+            when empty.
     """
 
     wearer: int
@@ -111,6 +113,11 @@ class SyntheticSource(
     pose: bool = True
     loss: float = 0.0
     faults: tuple[Fault, ...] = ()
+    written: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.written and len(self.written) != len(self.gestures):
+            raise ValueError(f"`written` names {len(self.written)} gestures, `gestures` names {len(self.gestures)}")
 
 
 class QualityGate(StrEnum):

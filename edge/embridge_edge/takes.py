@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -198,7 +199,11 @@ def _synthetic(source: SyntheticSource, clock: Clock, packet_s: float) -> Take:
         sources.append(
             SyntheticPose(performance, rate_hz=_POSE_HZ, seed=seed, packet_frames=frames, speed=speed, clock=clock)
         )
-    return Take(f"synthetic:{source.wearer}/{source.performance}", tuple(sources), tuple(performance.annotations()))
+    notes = dict(zip(source.gestures, source.written, strict=True)) if source.written else {}
+    annotations = [
+        msgspec.structs.replace(a, gesture=notes.get(a.gesture, a.gesture)) for a in performance.annotations()
+    ]
+    return Take(f"synthetic:{source.wearer}/{source.performance}", tuple(sources), tuple(annotations))
 
 
 def _fault(fault: Fault) -> ElectrodeFault:

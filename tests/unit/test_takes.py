@@ -54,6 +54,17 @@ async def test_a_planned_fault_is_on_its_electrode_alone(tmp_path: Path) -> None
     assert np.abs(ratio - 1).max() < 0.05
 
 
+def test_mixed_up_prompts_change_what_is_written_and_not_what_is_done(tmp_path: Path) -> None:
+    text = SYNTHETIC.replace('["fist"]', '["fist", "open"]')
+    right = open_take(planned(tmp_path, text), Path(), SystemClock()).annotations
+    wrong = open_take(planned(tmp_path, text + 'written = ["open", "fist"]'), Path(), SystemClock()).annotations
+    swapped = {"fist": "open", "open": "fist"}
+    assert [swapped[a.gesture] for a in right] == [a.gesture for a in wrong]
+    assert [(a.start_ns, a.end_ns) for a in right] == [(a.start_ns, a.end_ns) for a in wrong]
+    with pytest.raises(ConfigError, match="`written` names 1 gestures, `gestures` names 2"):
+        planned(tmp_path, text + 'written = ["open"]')
+
+
 @pytest.mark.parametrize("line", ['faults = [{channel = 4, kind = "burnt"}]', "speed = -1", 'gesture = ["fist"]'])
 def test_a_plan_that_cannot_be_is_refused_by_name(tmp_path: Path, line: str) -> None:
     text = SYNTHETIC.replace("speed = 0\n", "") + line
