@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -15,10 +16,15 @@ from embridge_edge.decode.decision import Decided, Sinks
 from embridge_edge.decode.drift import Drift
 from embridge_edge.decode.stream import Decoded, StreamDecoder
 from embridge_edge.source import Packet
+from embridge_edge.update.health import Vitals
+from embridge_edge.update.shadow import Answer, Shadow
 from embridge_shared.decision import UNKNOWN, Decider, Decision, DecisionConfig, GestureEvent
+from embridge_shared.errors import ModelError
 from embridge_shared.gestures import REST_LABEL
 from embridge_shared.session import GestureDecoded, Session, WearingChanged
 from embridge_shared.signal import Chunk, Modality, SampleType, StreamSpec
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 20  # results
 STREAM: Final = "decode"
@@ -52,16 +58,29 @@ class LiveDecoding:
         decoder: Fitted to the band and the wearer.
         decision: How evidence becomes decisions; without it scores are recorded alone.
         sinks: Told of every decision.
+        vitals: Gathers how the release fares.
     """
 
     def __init__(
-        self, decoder: StreamDecoder, decision: DecisionConfig | None = None, *, sinks: Sinks | None = None
+        self,
+        decoder: StreamDecoder,
+        decision: DecisionConfig | None = None,
+        *,
+        sinks: Sinks | None = None,
+        vitals: Vitals | None = None,
     ) -> None:
         manifest = decoder.decoder.manifest
         self._decoder = decoder
         self._window = decoder.window
         self._sinks = sinks or Sinks()
         self._decider = None if decision is None else Decider(decision, decoder.labels, decoder.hop_s)
+        self._vitals = vitals
+        if vitals is not None:
+            window_s = decoder.window.length / manifest.preprocess.front_end.rate_hz
+            vitals.begin(rate_hz=decoder.rate_hz, window_s=window_s, hop_s=decoder.hop_s)
+        self._failing = False
+        self.shadow: Shadow | None = None
+        """Another release that sees the same packets."""
         self.release = manifest.release
         scores = StreamSpec(
             name=STREAM,
@@ -95,7 +114,7 @@ class LiveDecoding:
             packet: From the band.
             time_ns: Unix time of a sample of the band, ns.
         """
-        results = await asyncio.to_thread(self._decoder.push, packet.samples, packet.first)
+        results = await self._decoded(packet)
         out = Outcome()
         again = bool(results) and self._number(results[-1]) < self.until
         for result in results:
@@ -106,6 +125,7 @@ class LiveDecoding:
             events: list[GestureDecoded | WearingChanged] = []
             events += [] if self._last is None or number == self._last.number + 1 else self._ended(tell=not known)
             decided = self._decide(result, number, t_ns, packet.host_ns)
+            self._watched(result, decided)
             if known:
                 continue
             if number > self.until:
@@ -123,6 +143,33 @@ class LiveDecoding:
             out.chunks += self.flush()
             out.events += worn
         return out
+
+    async def _decoded(self, packet: Packet) -> list[Decoded]:
+        """The windows that a packet completes; none where the release fails, for the recording goes on."""
+        results: list[Decoded] = []
+        try:
+            results = await asyncio.to_thread(self._decoder.push, packet.samples, packet.first)
+            self._failing = False
+        except ModelError as error:
+            if not self._failing:
+                logger.error("windows are left out: %s", error)
+            self._failing = True
+            if self._vitals is not None:
+                self._vitals.broke()
+        if self._vitals is not None:
+            self._vitals.fed(packet.first, len(packet.samples), results[-1].latency_s if results else 0.0)
+        if self.shadow is not None:
+            self.shadow.packet(packet)
+        return results
+
+    def _watched(self, result: Decoded, decided: Decided | None) -> None:
+        confidence = None if decided is None else float(decided.decision.probabilities.max())
+        if self._vitals is not None:
+            self._vitals.decoded(result.latency_s, confidence)
+        if self.shadow is not None:
+            best = self._decoder.labels[int(result.evidence.log_likelihood.argmax())]
+            said = best if decided is None else decided.decision.label
+            self.shadow.answered(result.sample, Answer(said, confidence))
 
     def flush(self) -> list[Chunk]:
         """Close the chunks under way, if there are any."""

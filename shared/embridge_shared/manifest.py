@@ -167,6 +167,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
         size: Bytes.
         min_agent: Oldest agent that can run it.
         preprocess: Hash of its preprocessing.
+        recalled: Why it was withdrawn; empty while it was not.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     min_agent: str
     preprocess: str
+    recalled: str = ""
 
     @classmethod
     def of(cls, manifest: Manifest, digest: str, size: int) -> Published:

@@ -220,7 +220,7 @@ def test_an_expired_timestamp_is_refused_until_it_is_refreshed(tmp_path):
     with serve(registry.repository) as web:
         world = World(tmp_path, web, registry)
         error = world.refused()
-        assert error.reason is Reason.SIGNATURE
+        assert error.reason is Reason.EXPIRED
         assert "clock" in error.hint
         Registry(tmp_path / "registry", SystemClock()).refresh_timestamp()
         world.install(1)

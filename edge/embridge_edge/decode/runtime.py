@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from embridge_edge.decode.session import HINT, open_session
+from embridge_edge.decode.session import HINT, Running, open_session
 from embridge_edge.decode.streaming import PatchStream, StreamModel
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import DataError, ModelError, Reason
@@ -125,7 +125,9 @@ class Decoder:
             raise DataError(
                 f"{m.release} takes windows ({m.window}, {m.channels}), not {window.shape}", reason=Reason.WRONG_SHAPE
             )
-        (queries,) = self._whole().run([_OUTPUT], {_INPUT: np.asarray(window, np.float32)[None]})
+        encoder = self._whole()
+        with Running(m):
+            (queries,) = encoder.run([_OUTPUT], {_INPUT: np.asarray(window, np.float32)[None]})
         return self.checked(queries[0])
 
     def _whole(self) -> onnxruntime.InferenceSession:
@@ -187,6 +189,33 @@ class Decoder:
                 hint=HINT,
             )
         return SelfTest(cosine, score, float(np.median(took_ns)) * 1e-9)
+
+    def paced(self, windows: int = 50, *, most_s: float = 2.0, clock: Clock | None = None) -> tuple[float, float]:
+        """Decode the golden windows over and over, as live decoding would.
+
+        Args:
+            windows: How many.
+            most_s: No longer than this, s.
+            clock: Times them; the system's by default.
+
+        Returns:
+            Time a window: median and 99th percentile, s.
+
+        Raises:
+            ModelError: As `embed`.
+        """
+        clock = clock or SystemClock()
+        config, golden = self.manifest.preprocess.window, self.bundle.golden.windows
+        phase = self.stream.phase() if self.stream is not None and config.patch % config.hop == 0 else None
+        took_ns: list[int] = []
+        while len(took_ns) < windows and sum(took_ns) < most_s * 1e9:
+            window = golden[len(took_ns) % len(golden)]
+            begin = clock.monotonic_ns()
+            found = self.embed(window) if phase is None else self.checked(phase.step(window[-config.patch :]))
+            self.score(found)
+            took_ns.append(clock.monotonic_ns() - begin)
+        p50, p99 = np.percentile(took_ns, (50, 99)) * 1e-9
+        return float(p50), float(p99)
 
     def _streamed(self, phase: PatchStream, window: NDArray[np.float32]) -> NDArray[np.float32]:
         """The answer to a window whose patches follow whatever came before."""

@@ -87,6 +87,7 @@ class StreamDecoder:
         self._scale: WearerScale | WornScale = scale
         self.wearing = wearing
         self._clock = clock or SystemClock()
+        self.rate_hz = spec.rate_hz
         self._front_end = FrontEnd(manifest.preprocess.front_end, spec)
         self.window = window_at(manifest.preprocess, hop_s)
         self._hops = hops_of(decoder, self.window)
@@ -132,6 +133,14 @@ class StreamDecoder:
             DataError: As `FrontEnd.feed`.
             ModelError: As `Decoder.embed`.
         """
+        try:
+            return self._push(raw, first)
+        except ModelError:
+            # Its windows begin anew: none spans what was not decoded.
+            self._hops.reset()
+            raise
+
+    def _push(self, raw: NDArray[Any], first: int | None) -> list[Decoded]:
         arrived_ns = self._clock.monotonic_ns()
         out = []
         features = self._front_end.feed(raw, first)

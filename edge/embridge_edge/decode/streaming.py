@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from embridge_edge.decode.session import HINT, open_session
+from embridge_edge.decode.session import HINT, Running, open_session
 from embridge_shared.errors import ModelError, Reason
 from embridge_shared.manifest import Manifest
 from embridge_shared.release import (
@@ -80,9 +80,13 @@ class PatchStream:
         Returns:
             L2-normalised queries of the window that ends with it, float32 (M, d); overwritten by the next step, and
             without meaning before a window's worth was taken.
+
+        Raises:
+            ModelError: SELF_TEST: it does not run.
         """
         self._patch[0] = patch
-        self._model.session.run_with_iobinding(self._bound[self._turn])
+        with Running(self._model.manifest):
+            self._model.session.run_with_iobinding(self._bound[self._turn])
         self._turn = 1 - self._turn
         answer: NDArray[np.float32] = self._queries[0]
         return answer

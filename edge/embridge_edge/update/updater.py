@@ -12,19 +12,22 @@ import fcntl
 import re
 import shutil
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from embridge_edge.decode.runtime import Decoder
+import msgspec
+
 from embridge_edge.update.fetch import HttpFetcher, Progress
+from embridge_edge.update.proving import Proof, Prover
 from embridge_edge.update.slots import FOLDER, Current, Slots
 from embridge_edge.update.trust import Offer, Trust
 from embridge_shared.archive import sync_folder
 from embridge_shared.errors import ModelError, OperatorError, Reason
 from embridge_shared.manifest import Published
-from embridge_shared.release import Bundle, read_bundle
+from embridge_shared.release import Bundle
 
 _SPARE_BYTES: Final = 16 << 20  # left free beside a download
 _HINT: Final = "The running release stays."
@@ -38,9 +41,13 @@ class Updater:
         root: Root metadata the edge was provisioned with.
         url: Base URL of the update repository; it need not be trusted.
         agent: Version of this agent; the installed one by default.
-        int8: Self-test the quantised encoder, the one that will run.
+        prover: Reads bundles and tries them on this machine; by default with the quantised encoder.
         timeout_s: Longest wait on the network, s.
         tls: Certificates to trust and to show.
+        now: The time that signatures are held against; this machine's by default.
+
+    Attributes:
+        proof: How the release fetched last answered its self-test; None where it was here already.
     """
 
     def __init__(
@@ -51,27 +58,56 @@ class Updater:
         *,
         agent: str = "",
         int8: bool = True,
+        prover: Prover | None = None,
         timeout_s: float = 30.0,
         tls: ssl.SSLContext | None = None,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         folder = state_dir / FOLDER
         self._url = url
         self._agent = agent or version("embridge")
-        self._int8 = int8
+        self._prover = prover or Prover(int8=int8)
+        self.proof: Proof | None = None
         self._fetcher = HttpFetcher(timeout_s, tls)
-        self._trust = Trust(folder / "metadata", root, self._fetcher)
-        self._slots = Slots(folder)
+        self._trust = Trust(folder / "metadata", root, self._fetcher, now=now)
+        self._slots = Slots(folder, read=self._prover.read)
         self._downloads = folder / "downloads"
         self._downloads.mkdir(exist_ok=True)
 
-    def fetch(self, release: str, *, force: bool = False, progress: Progress | None = None) -> Path:
+    def recalls(self) -> dict[str, str]:
+        """Bring the metadata up to date: why releases held here were withdrawn, by digest.
+
+        Raises:
+            NetworkError: UNREACHABLE or TIMEOUT.
+            ModelError: As `Trust.refresh`.
+        """
+        with self._fetching():
+            self._trust.refresh(self._url)
+            pointer = self._slots.pointer()
+            held = [slot for slot in (pointer.current, pointer.previous) if slot is not None]
+            found = {slot.digest: self._trust.recalled(slot.name, slot.digest) for slot in held}
+        return {digest: why for digest, why in found.items() if why}
+
+    def fetch(
+        self,
+        release: str,
+        *,
+        force: bool = False,
+        refreshed: bool = False,
+        progress: Progress | None = None,
+        testing: Callable[[], None] | None = None,
+        max_p99_ms: float | None = None,
+    ) -> Path:
         """Bring a release to this machine, verified and self-tested; nothing that runs is touched.
 
         Args:
             release: Its name, as in "embridge-3".
-            force: Take it even if it is older than the one that runs, or was rolled back here: an operator's
+            force: Take it even if it is older than the one that runs, was rolled back here or recalled: an operator's
                 decision.
+            refreshed: `recalls` has just brought the metadata up to date.
             progress: Called with bytes held and bytes in all; what it raises ends the download, which will resume.
+            testing: Called when all of it is here, before any of it is loaded.
+            max_p99_ms: The slowest it may be on this machine, ms.
 
         Returns:
             The bundle, ready for `activate`.
@@ -79,16 +115,27 @@ class Updater:
         Raises:
             ConfigError: `url` is not HTTP(S).
             NetworkError: UNREACHABLE or TIMEOUT; worth another try.
-            ModelError: SIGNATURE, HASH_MISMATCH, NOT_FOUND, INCOMPATIBLE, SELF_TEST, or as `read_bundle`; another
-                try is of no use.
+            ModelError: EXPIRED: worth another try once clocks are right; SIGNATURE, HASH_MISMATCH, NOT_FOUND,
+                INCOMPATIBLE, RECALLED, SELF_TEST, or as `read_bundle`: another try is of no use.
             OperatorError: DISK_FULL; LOCKED: another fetch is under way.
         """
+        self.proof = None
         with self._fetching():
-            offer = self._trust.offer(release, self._url)
+            offer = self._trust.offer(release, self._url, refreshed=refreshed)
             self._check(offer.published, force=force)
             path = self._slots.path(offer.published.digest)
             if not self._holds(path):
-                self._obtain(offer, path, progress)
+                part = self._obtain(offer, progress)
+                try:
+                    bundle = self._verified(offer, part)
+                    if testing is not None:
+                        testing()
+                    self.proof = self._prover.prove(bundle, max_p99_ms=max_p99_ms)
+                except ModelError:
+                    part.unlink(missing_ok=True)
+                    raise
+                part.replace(path)
+                sync_folder(path.parent)
             return path
 
     def activate(self, path: Path) -> Current:
@@ -137,32 +184,40 @@ class Updater:
         current = self._slots.current()
         if force or (current is not None and current.digest == published.digest):
             return
-        why = self._slots.refused(published.digest)
+        pointer = self._slots.pointer()
+        if published.recalled:
+            raise ModelError(
+                f"{published.name} was recalled: {published.recalled}.",
+                reason=Reason.RECALLED,
+                hint="Roll out another release.",
+            )
+        why = pointer.refused.get(published.digest)
         if why is not None:
             raise ModelError(
                 f"{published.name} was rolled back here: {why}.",
                 reason=Reason.INCOMPATIBLE,
                 hint="Publish a new version, or force this one.",
             )
-        if current is not None and current.line == published.line and current.version > published.version:
+        older = current is not None and current.line == published.line and current.version > published.version
+        if older and not pointer.older:
+            assert current is not None
             raise ModelError(
                 f"{published.name} is older than {current.name}, which runs.",
                 reason=Reason.INCOMPATIBLE,
                 hint="Roll back, or force it.",
             )
 
-    @staticmethod
-    def _holds(path: Path) -> bool:
+    def _holds(self, path: Path) -> bool:
         if not path.exists():
             return False
         try:
-            read_bundle(path, digest=path.stem)
+            self._prover.read(path, digest=path.stem)
         except ModelError:
             path.unlink()
             return False
         return True
 
-    def _obtain(self, offer: Offer, path: Path, progress: Progress | None) -> None:
+    def _obtain(self, offer: Offer, progress: Progress | None) -> Path:
         part = self._downloads / f"{offer.published.digest}.part"
         for leftover in self._downloads.iterdir():
             if leftover != part:
@@ -176,23 +231,22 @@ class Updater:
             )
         try:
             self._fetcher.resume(offer.url, part, offer.published.size, progress)
-            self._verify(offer, part)
         except ModelError:
             part.unlink(missing_ok=True)
             raise
-        part.replace(path)
-        sync_folder(path.parent)
+        return part
 
-    def _verify(self, offer: Offer, part: Path) -> None:
+    def _verified(self, offer: Offer, part: Path) -> Bundle:
         offer.verify(part)
-        bundle = read_bundle(part, digest=offer.published.digest)
-        if Published.of(bundle.manifest, bundle.digest, bundle.size) != offer.published:
+        bundle = self._prover.read(part, digest=offer.published.digest)
+        signed = msgspec.structs.replace(offer.published, recalled="")
+        if Published.of(bundle.manifest, bundle.digest, bundle.size) != signed:
             raise ModelError(
                 f"{offer.published.name} holds {bundle.manifest.release}, or was signed as another.",
                 reason=Reason.INCOMPATIBLE,
                 hint=_HINT,
             )
-        Decoder(bundle, int8=self._int8).self_test()
+        return bundle
 
     @contextlib.contextmanager
     def _fetching(self) -> Iterator[None]:
