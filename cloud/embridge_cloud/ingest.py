@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -40,7 +40,7 @@ from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, NetworkError, Reason
 from embridge_shared.settings import CloudSettings
 from embridge_shared.wire import topics
-from embridge_shared.wire.messages import pack
+from embridge_shared.wire.messages import EdgeState, pack
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Ingester:
 
     Attributes:
         status: How it is doing.
+        on_states: Told of edges' states once they are committed, with when each came (Unix time, ns).
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Ingester:
         self._asked = 0
         self._moved_ns = clock.monotonic_ns()
         self.status = IngestStatus()
+        self.on_states: Callable[[Mapping[str, tuple[EdgeState, int]]], None] | None = None
 
     @property
     def counters(self) -> Counters:
@@ -150,13 +152,21 @@ class Ingester:
         Raises:
             NetworkError: There is none now, or it was lost.
         """
+        await self._connected(topic).publish(topic, payload, retain=retain)
+
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False) -> None:
+        """Publish topics and payloads, many on their way at once; raises as `publish`, when some may have gone out."""
+        if messages:
+            await self._connected(messages[0][0]).publish_all(messages, retain=retain)
+
+    def _connected(self, topic: str) -> Connection:
         if self._connection is None:
             raise NetworkError(
                 f"{topic} was not published: the broker is not connected",
                 reason=Reason.UNREACHABLE,
                 hint="Try again when it is.",
             )
-        await self._connection.publish(topic, payload, retain=retain)
+        return self._connection
 
     async def exclusively(self, work: Callable[[], T]) -> T:
         """Run work that takes sessions away, between rounds and seals; what is known of sessions is read anew after."""
@@ -299,6 +309,8 @@ class Ingester:
         if taken.batch:
             await self._persist(partial(self._store.commit, taken.batch))
             self.status.note_commit((self._clock.monotonic_ns() - began_ns) * 1e-6)
+        if taken.batch.edges and self.on_states is not None:
+            self.on_states(taken.batch.edges)
         self._outbox.add(await self._persist(partial(self._core.committed, taken)))
         for source, some in groupby(deliveries, key=attrgetter("source")):
             source.acknowledge(some)

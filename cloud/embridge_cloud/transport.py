@@ -37,7 +37,7 @@ class Connection(Protocol):
         """
         ...
 
-    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False) -> None:
         """Publish topics and payloads with quality of service 1 and wait for the broker to take them.
 
         Raises:

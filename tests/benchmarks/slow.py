@@ -54,7 +54,7 @@ class _Connection:
     async def publish(self, topic, payload, *, retain=False) -> None:
         await self._client.publish(topic, payload, qos=1, retain=retain)
 
-    async def publish_all(self, messages) -> None:
+    async def publish_all(self, messages, *, retain=False) -> None:
         await asyncio.gather(*(self.publish(t, p) for t, p in messages))
 
 

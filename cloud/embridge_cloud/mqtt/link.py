@@ -152,7 +152,7 @@ class Link:
         async with self._turn:
             await self._answered([self._send(topic, payload, retain=retain)])
 
-    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False) -> None:
         """Publish messages, many on their way at once, and wait for the broker to take them.
 
         Raises:
@@ -160,7 +160,7 @@ class Link:
         """
         for at in range(0, len(messages), _AT_ONCE):
             async with self._turn:
-                await self._answered([self._send(*message) for message in messages[at : at + _AT_ONCE]])
+                await self._answered([self._send(*message, retain=retain) for message in messages[at : at + _AT_ONCE]])
 
     async def close(self) -> None:
         """Say goodbye and close."""
