@@ -30,13 +30,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Run the whole loop on this machine with synthetic wearers
 	$(RUN)embridge demo --out build/demo
 
-# Units share nothing, so a file of them runs on each core; integration tests measure time and have the machine alone.
+# What shares nothing and measures no time runs a file on each core; the rest has the machine alone.
 QUICK  := not radio and not faults and not learning and not gpu and not validate
-UNITS  := tests/unit tests/tui
+BESIDE := tests/unit tests/tui tests/learning
 
 test: setup  ## Run the tests that CI runs
-	$(RUN)pytest -m '$(QUICK)' -n 2 --dist loadfile $(UNITS)
-	$(RUN)pytest -m '$(QUICK)' --ignore=tests/unit --ignore=tests/tui
+	$(RUN)pytest -m '$(QUICK)' -n 2 --dist loadfile $(BESIDE)
+	$(RUN)pytest -m '$(QUICK)' $(BESIDE:%=--ignore=%)
 
 test-all: setup  ## Run every test, on examples nobody has tried yet
 	HYPOTHESIS_PROFILE=exploring $(RUN)pytest
