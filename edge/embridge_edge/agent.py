@@ -27,7 +27,7 @@ from embridge_edge.outputs.messages import Notice
 from embridge_edge.outputs.notices import Watcher
 from embridge_edge.outputs.session import telling
 from embridge_edge.plan import Plan, QualityGate, SessionPlan
-from embridge_edge.recorder import Company, Recorder, begin
+from embridge_edge.recorder import Company, Recorder, begin, close
 from embridge_edge.releases import ReleaseKeeper
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
@@ -174,6 +174,24 @@ class Agent:
             with logs.context(session=entry.name):
                 await self._record(entry, (), take=take, company=company, note=note)
         return self.digests[-1]
+
+    async def finish(self, name: str, reason: str) -> bool:
+        """Close a session that was begun and cut off, with what there is of it.
+
+        Args:
+            name: Of the session.
+            reason: Why it ends without the rest.
+
+        Returns:
+            Whether there was such a session and it was open.
+        """
+        async with self._one:
+            known = await self._courier.call(self._courier.spool.session, name)
+            if known is None or known.closed:
+                return False
+            await self._courier.call(close, self._courier.spool, known, reason, self._clock.wall_ns())
+        self._uplink.notify()
+        return True
 
     async def _check_refused(self) -> None:
         refused = await self._courier.call(self._courier.spool.refused)

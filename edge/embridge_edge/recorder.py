@@ -24,7 +24,7 @@ from embridge_edge.live import LiveDecoding, Outcome
 from embridge_edge.plan import SessionPlan
 from embridge_edge.quality import QualityWatch
 from embridge_edge.source import Packet, Source
-from embridge_edge.spool import ANNOTATIONS, EVENTS, Item, Progress
+from embridge_edge.spool import ANNOTATIONS, EVENTS, Item, KnownSession, Progress, Spool
 from embridge_edge.takes import Take
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DataError, DeviceError, EmbridgeError
@@ -64,6 +64,9 @@ class Company(Protocol):
 
     async def seen(self, ordinal: int, packet: Packet) -> None:
         """A packet of a source was recorded; the source waits meanwhile."""
+
+    async def leaves(self, reason: str) -> None:
+        """Every source has ended, or a device is lost; what is written now is the last of the session."""
 
 
 async def begin(
@@ -121,6 +124,22 @@ async def begin(
     return Begun(session, {EVENTS: Progress(1, 1, 1)})
 
 
+def close(spool: Spool, known: KnownSession, reason: str, t_ns: int) -> None:
+    """Close a session that was cut off, with what the spool has seen of it.
+
+    Args:
+        spool: Where it lies.
+        known: The session; open.
+        reason: Why it ends without the rest.
+        t_ns: Unix time, ns.
+    """
+    session = msgspec.msgpack.decode(known.description, type=Session)
+    progress = spool.progress(session.id)
+    totals = tuple(progress.get(i, Progress()).until for i in range(len(session.streams)))
+    closing = SessionClosed(t_ns=t_ns, totals=totals, reason=reason)
+    spool.end(session.id, _event_item(session, progress[EVENTS].until, closing))
+
+
 class Recorder:
     """Records a begun session.
 
@@ -165,6 +184,8 @@ class Recorder:
         self._live = live
         self._spooled = spooled
         self._kept = kept
+        self.kept_bytes = 0
+        """Written into the spool by this recorder: payloads of chunks."""
         self._seq = begun.until(EVENTS)
         # Sessions begun before annotations were counted hold no other events.
         self._annotated = begun.progress.get(ANNOTATIONS, Progress(self._seq - 1)).until
@@ -255,6 +276,8 @@ class Recorder:
                 task.cancel()
             # When they could not write, neither could what ends the session.
             await asyncio.gather(*tasks, return_exceptions=True)
+        if self._company is not None:
+            await self._company.leaves(reason)
         return await self._finish(reason, (self._clock.monotonic_ns() - began_ns) * 1e-9)
 
     async def _record(self) -> str:
@@ -320,7 +343,9 @@ class Recorder:
     async def _keep(self, chunks: list[Chunk]) -> None:
         if not chunks:
             return
-        await self._courier.put([self._chunk_item(c) for c in chunks])
+        items = [self._chunk_item(c) for c in chunks]
+        await self._courier.put(items)
+        self.kept_bytes += sum(len(item.payload) for item in items)
         self._spooled()
 
     async def _annotate(self, until_ns: int | None) -> None:

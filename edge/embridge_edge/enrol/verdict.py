@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from embridge_shared.enrolment import Refusal
 from embridge_shared.errors import Reason
 from embridge_shared.quality import LIMITS, Grade, Metric, Verdict, assess
 from embridge_shared.quality.judge import Judge
+from embridge_shared.signal import StreamSpec
 from embridge_shared.wearer import Repetition, WearerModel
 
 _SPOILT: Final = 8
@@ -86,7 +87,7 @@ def examine(
         level: Mean scaled level over the movement.
         strict: What is asked of it.
     """
-    found = _signal(repetition, lost, strict)
+    found = signal(repetition.about.spec, repetition.samples, lost=lost, most_clipped=strict.most_clipped)
     if found.refusal is None:
         found = _movement(found, repetition, view, level, strict)
     if found.refusal is None:
@@ -94,15 +95,22 @@ def examine(
     return found
 
 
-def _signal(repetition: StoredRepetition, lost: int, strict: Strictness) -> Finding:
-    spec = repetition.about.spec
+def signal(spec: StreamSpec, samples: NDArray[Any], *, lost: int = 0, most_clipped: float = 0.01) -> Finding:
+    """Judge the signal alone: gaps, clipping, channels that are bad.
+
+    Args:
+        spec: The band's stream.
+        samples: Raw, (n, C), a repetition and the rest around it; less than two seconds tell of gaps alone.
+        lost: Samples that did not arrive within it.
+        most_clipped: Share of clipped samples a channel may have.
+    """
     if lost:
         return Finding(refusal=Refusal.GAP, detail=f"{lost / spec.rate_hz:.2g} s of it did not arrive")
-    verdicts = list(assess(spec, [(0, repetition.samples)], Judge(spec, _LIMITS)))
+    verdicts = list(assess(spec, [(0, samples)], Judge(spec, _LIMITS)))
     grades = _grades(verdicts, spec.n_channels)
     shares = [v.values[Metric.CLIPPING] for v in verdicts if Metric.CLIPPING in v.values]
     clipped = np.max(shares, axis=0) if shares else np.zeros(spec.n_channels)
-    full = np.flatnonzero(clipped > strict.most_clipped)
+    full = np.flatnonzero(clipped > most_clipped)
     if len(full) > spec.n_channels // _SPOILT:
         told = ", ".join(f"{spec.channels[c]} {100 * clipped[c]:.2g} %" for c in full[:3])
         words = f"samples of {len(full)} channels are clipped ({told})"
