@@ -45,3 +45,8 @@ def bar(done: float, width: int) -> str:
     """A bar of `width` cells, `done` of it (0 to 1) full."""
     full = round(min(max(done, 0.0), 1.0) * width)
     return "█" * full + "░" * (width - full)
+
+
+def fit(text: str, width: int) -> str:
+    """Text in exactly `width` characters: cut short with an ellipsis, or filled up."""
+    return text.ljust(width) if len(text) <= width else f"{text[: max(0, width - 1)]}…"[:width]
