@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from embridge_cloud.gates.panel import Taken
 from embridge_cloud.learn.export import INPUT, OUTPUT, open_session
 from embridge_cloud.learn.onsets import Trace
 from embridge_cloud.traces import Scores, Stretch, trace_of
@@ -81,6 +82,12 @@ class Contender:
         bundle = read_bundle(path)
         labels = tuple(g.label for g in bundle.manifest.gestures)
         return cls(path, bundle, labels, open_session(bundle.files[ENCODER_INT8]), bundle.scorer())
+
+    @property
+    def taken(self) -> Taken:
+        """What it takes."""
+        m = self.bundle.manifest
+        return Taken(m.preprocess, m.ring, self.labels)
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from embridge_cloud.store.sealed import Catalogue, SealedSession
 from embridge_cloud.traces import Stretch, stretches
 from embridge_shared.errors import DataError, LeakageError
 from embridge_shared.manifest import Manifest, in_lineage
-from embridge_shared.preprocess import WearerScale, config_hash
+from embridge_shared.preprocess import PreprocessConfig, Ring, WearerScale, config_hash
 from embridge_shared.session import Purpose, Repetition, RepetitionStatus
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,21 @@ logger = logging.getLogger(__name__)
 STRANGE: Final = "?"
 """Gesture of a repetition that neither contender knows: whatever is said there is false."""
 _JUDGED: Final = (Purpose.EVALUATION, Purpose.TRAINING)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a release takes.
+
+    Attributes:
+        preprocess: From raw EMG to windows.
+        ring: Where the electrodes of its windows sit; None for bands of as many channels alone.
+        labels: Gestures in the order of its scores.
+    """
+
+    preprocess: PreprocessConfig
+    ring: Ring | None
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +63,11 @@ class Panel:
     first_ns: dict[str, int]
     _cut: dict[str, tuple[Stretch, ...]] = field(default_factory=dict)
 
-    def stretches(self, manifest: Manifest, known: Collection[str]) -> tuple[Stretch, ...]:
+    def stretches(self, taken: Taken, known: Collection[str]) -> tuple[Stretch, ...]:
         """The recordings cut as a release takes them; repetitions of what it does not know are left out.
 
         Args:
-            manifest: The release's.
+            taken: What the release takes.
             known: Gestures of any contender: what none knows counts as rest with a moving hand, where a decoder is
                 silent if it is good.
 
@@ -60,28 +75,24 @@ class Panel:
             DataError: A session is damaged.
             ModelError: The release cannot take a band.
         """
-        labels = tuple(g.label for g in manifest.gestures)
-        key = repr((config_hash(manifest.preprocess), manifest.ring, labels, sorted(known)))
+        key = repr((config_hash(taken.preprocess), taken.ring, taken.labels, sorted(known)))
         if key not in self._cut:
-            self._cut[key] = tuple(s for sealed in self.sessions for s in self._of(sealed, manifest, labels, known))
+            self._cut[key] = tuple(s for sealed in self.sessions for s in self._of(sealed, taken, known))
         return self._cut[key]
 
-    def _of(
-        self, sealed: SealedSession, manifest: Manifest, labels: tuple[str, ...], known: Collection[str]
-    ) -> list[Stretch]:
-        config = PairingConfig()
-        paired = pair(sealed, manifest.preprocess, config, hidden=self.unseen, ring=manifest.ring)
+    def _of(self, sealed: SealedSession, taken: Taken, known: Collection[str]) -> list[Stretch]:
+        paired = pair(sealed, taken.preprocess, PairingConfig(), hidden=self.unseen, ring=taken.ring)
         repetitions = [_strange(r, known) for r in sealed.repetitions()]
-        scale = self._scale(sealed, paired, manifest)
-        cut = stretches(paired, repetitions, scale, manifest.preprocess, (*labels, STRANGE))
-        return [_finished(s, len(labels), paired) for s in cut]
+        scale = self._scale(sealed, paired, taken)
+        cut = stretches(paired, repetitions, scale, taken.preprocess, (*taken.labels, STRANGE))
+        return [_finished(s, len(taken.labels), paired) for s in cut]
 
-    def _scale(self, sealed: SealedSession, paired: PairedSession, manifest: Manifest) -> WearerScale:
+    def _scale(self, sealed: SealedSession, paired: PairedSession, taken: Taken) -> WearerScale:
         """The wearer's, from a calibration session; else from the session itself, unlabelled and without the unseen."""
         own = self.calibrations.get(sealed.session.participant.id)
         if own is not None:
-            paired = pair(own, manifest.preprocess, PairingConfig(), hidden=self.unseen, ring=manifest.ring)
-        return wearer_scale(paired, manifest.preprocess, hidden=self.unseen)
+            paired = pair(own, taken.preprocess, PairingConfig(), hidden=self.unseen, ring=taken.ring)
+        return wearer_scale(paired, taken.preprocess, hidden=self.unseen)
 
 
 def _strange(repetition: Repetition, known: Collection[str]) -> Repetition:

@@ -169,7 +169,7 @@ class _Case:
     def said(self, contender: Contender) -> Heard:
         """What a contender says of the panel, asked once."""
         if contender.name not in self._said:
-            stretches = self.panel.stretches(contender.bundle.manifest, self._known())
+            stretches = self.panel.stretches(contender.taken, self._known())
             self._said[contender.name] = Heard(contender.labels, self.panel.people, tuple(contender.listen(stretches)))
         return self._said[contender.name]
 
@@ -190,7 +190,7 @@ class _Case:
             yield from checks.watched(self.candidate.bundle.manifest.metrics, self.policy)
 
     def _windows(self, contender: Contender) -> NDArray[np.float32]:
-        stretches = self.panel.stretches(contender.bundle.manifest, self._known())
+        stretches = self.panel.stretches(contender.taken, self._known())
         return costs.windows_of(contender, stretches, self.policy.costs.windows, self.policy.seed)
 
     def _on_people(self) -> Iterator[GateCheck]:
