@@ -103,8 +103,9 @@ class Registry:
             entry = Published.of(bundle.manifest, bundle.digest, bundle.size)
             known = {p.name: p for p in map(_published, targets.signed.targets.values())}
             file = self._targets / f"{entry.digest}.{entry.name}"
-            if known.get(entry.name) == entry and file.exists():
-                return entry
+            held = known.get(entry.name)
+            if held is not None and msgspec.structs.replace(held, recalled="") == entry and file.exists():
+                return held
             _check_new(entry, known)
             data = bundle_path.read_bytes()
             target = TargetFile.from_data(entry.name, data, ["sha256"])
@@ -116,6 +117,47 @@ class Registry:
             self._commit(targets, snapshot, timestamp)
         logger.info("published %s, %s", entry.name, entry.digest[:12])
         return entry
+
+    def recall(self, name: str, why: str) -> Published:
+        """Sign that a release is withdrawn, for good: edges that run it return to the one they ran before.
+
+        Args:
+            name: A release.
+            why: A sentence, shown wherever the release is; a release that is recalled already keeps its own.
+
+        Raises:
+            OperatorError: NOT_FOUND: there is none of that name; or no reason is given.
+            ModelError: The repository is damaged.
+        """
+        why = why.strip()
+        if not why:
+            raise OperatorError("a recall needs a reason.", hint="Say what is wrong with the release.")
+        with self._locked():
+            targets, snapshot, timestamp = self._load()
+            target = targets.signed.targets.get(name)
+            if target is None:
+                raise OperatorError(
+                    f"there is no release {name!r}.",
+                    reason=Reason.NOT_FOUND,
+                    hint="`embridge release list` shows them.",
+                )
+            held = _published(target)
+            if held.recalled:
+                return held
+            entry = msgspec.structs.replace(held, recalled=why)
+            target.unrecognized_fields["custom"] = msgspec.to_builtins(entry)
+            self._commit(targets, snapshot, timestamp)
+        logger.warning("recalled %s: %s", name, why)
+        return entry
+
+    def champion(self, line: str) -> Published | None:
+        """The newest release of a line that is not recalled; None where there is none.
+
+        Raises:
+            ModelError: The repository is damaged.
+        """
+        fit = [p for p in self.releases() if p.line == line and not p.recalled]
+        return fit[-1] if fit else None
 
     def refresh_timestamp(self) -> None:
         """Sign the timestamp anew, and every role that is past half of its term.

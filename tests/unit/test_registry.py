@@ -83,6 +83,26 @@ def test_a_name_is_published_once_and_versions_grow(registry, tmp_path):
     assert registry.publish(make_bundle(tmp_path, version=1, name="other")).name == "other-1"
 
 
+def test_a_recall_is_signed_and_final(registry, tmp_path):
+    assert registry.champion("embridge") is None
+    first, second = (registry.publish(make_bundle(tmp_path, version=v)) for v in (1, 2))
+    assert registry.champion("embridge") == second
+    recalled = registry.recall("embridge-2", " fists read as rest ")
+    assert recalled.recalled == "fists read as rest"
+    assert registry.champion("embridge") == first
+    assert registry.releases() == (first, recalled)
+    before = names(registry)
+    assert registry.recall("embridge-2", "another reason") == recalled
+    assert registry.publish(make_bundle(tmp_path, version=2)) == recalled, "publishing it again does not bring it back"
+    assert names(registry) == before
+    with pytest.raises(OperatorError):
+        registry.publish(make_bundle(tmp_path, version=2, seed=1))
+    for name, why in (("embridge-9", "gone"), ("embridge-1", "  ")):
+        with pytest.raises(OperatorError):
+            registry.recall(name, why)
+    assert registry.champion("other") is None
+
+
 def test_a_damaged_bundle_is_not_published(registry, tmp_path):
     path = make_bundle(tmp_path)
     data = bytearray(path.read_bytes())
