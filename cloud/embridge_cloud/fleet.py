@@ -1,20 +1,19 @@
-"""The part of the cloud that learns and ships: jobs, the registry of releases, and offers to edges."""
+"""The part of the cloud that learns and ships: jobs, the registry of releases, and rollouts to edges."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from embridge_cloud.api import models
-from embridge_cloud.api.bodies import body_of, read_body
 from embridge_cloud.api.metrics import gauge
 from embridge_cloud.api.roles import Role, access
 from embridge_cloud.context import CloudContext
@@ -22,28 +21,22 @@ from embridge_cloud.job_routes import JobFigures, add_jobs
 from embridge_cloud.jobs import Job, Jobs
 from embridge_cloud.recipe import Summary
 from embridge_cloud.registry import Registry
-from embridge_shared.errors import EmbridgeError, OperatorError, Reason
-from embridge_shared.manifest import Published
-from embridge_shared.wire import topics
-from embridge_shared.wire.messages import Desired, pack
+from embridge_cloud.rollouts.carrier import Kept
+from embridge_cloud.rollouts.driver import Rollouts
+from embridge_cloud.rollouts.figures import RolloutFigures
+from embridge_cloud.rollouts.roster import Roster, stored_states
+from embridge_cloud.rollouts.routes import add_rollouts
+from embridge_cloud.rollouts.shelf import Shelf
+from embridge_shared.errors import EmbridgeError
 
 logger = logging.getLogger(__name__)
 
 _REFRESH_S = 86_400.0
-
-
-class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request to roll a release out.
-
-    Attributes:
-        edges: Names; every known edge when empty.
-    """
-
-    edges: tuple[str, ...] = ()
+_ACTOR = "rollouts"
 
 
 class Fleet:
-    """Trains, publishes and offers releases.
+    """Trains, publishes and rolls out releases.
 
     Args:
         context: The running cloud process.
@@ -56,6 +49,9 @@ class Fleet:
         self.jobs = Jobs(
             state_dir / "jobs", context.catalogue.directory, context.clock, self._publish, on_change=self._tell
         )
+        kept = Kept(Shelf(state_dir / "rollouts"), Roster(state_dir / "fleet.json"), self.registry)
+        self.rollouts = Rollouts(kept, _Outlet(context), context.clock, url=f"{context.url}/updates")
+        context.ingester.on_states = self.rollouts.hear
 
     async def _publish(self, folder: Path, summary: Summary) -> None:
         published = await asyncio.to_thread(self.registry.publish, folder / summary.bundle)
@@ -64,44 +60,10 @@ class Fleet:
     def _tell(self, job: Job) -> None:
         self._context.events.publish("job", job.id, state=job.state.value, release=job.release, error=job.error)
 
-    def release(self, name: str) -> Published:
-        """A published release.
-
-        Raises:
-            OperatorError: There is none of that name.
-        """
-        for published in self.registry.releases():
-            if published.name == name:
-                return published
-        raise OperatorError(
-            f"there is no release {name!r}", reason=Reason.NOT_FOUND, hint="`embridge release list` shows them."
-        )
-
-    async def offer(self, name: str, edges: tuple[str, ...]) -> list[str]:
-        """Tell edges to run a release: a retained message, so those that are away learn of it later.
-
-        Raises:
-            OperatorError: The release or an edge is not known.
-            NetworkError: The broker did not take it.
-        """
-        published = self.release(name)
-        known = [row["edge"] for row in self._context.store.read.records("SELECT edge FROM edges ORDER BY edge")]
-        unknown = sorted(set(edges) - set(known))
-        if unknown or not known:
-            raise OperatorError(
-                f"{', '.join(unknown) or 'no edge'} has not been seen here",
-                reason=Reason.NOT_FOUND,
-                hint="An edge is known once it has connected.",
-            )
-        desired = Desired(
-            release=published.name, digest=published.digest, url=f"{self._context.url}/updates", rollout=published.name
-        )
-        chosen = list(edges) or known
-        for edge in chosen:
-            await self._context.ingester.publish(topics.desired_topic(edge), pack(desired), retain=True)
-        logger.info("offered %s to %s", name, ", ".join(chosen))
-        self._context.events.publish("rollout", published.name, edges=chosen)
-        return chosen
+    async def roll_out(self) -> None:
+        """Take up rollouts where an earlier process left them, and go on with them."""
+        await self.rollouts.recover(await asyncio.to_thread(stored_states, self._context.store.read))
+        await self.rollouts.run(self._context.stopping)
 
     async def keep_fresh(self) -> None:
         """Sign the timestamp anew every day, and end the job under way when the process ends."""
@@ -119,14 +81,43 @@ class Fleet:
         await self.jobs.close()
 
 
+class _Outlet:
+    """The way of rollouts to edges, listeners and the audit log of a running process."""
+
+    def __init__(self, context: CloudContext) -> None:
+        self._context = context
+
+    @property
+    def connection(self) -> int:
+        status = self._context.ingester.status
+        return status.connections if status.connected else 0
+
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        await self._context.ingester.publish_all(messages, retain=True)
+
+    def event(self, kind: str, subject: str, **data: Any) -> None:
+        self._context.events.publish(kind, subject, **data)
+
+    async def history(self, action: str, subject: str, detail: Mapping[str, str | int | float]) -> None:
+        record, now = self._context.audit.record, self._context.clock.wall_ns()
+        try:
+            await asyncio.to_thread(record, _ACTOR, action, subject, detail, now)
+        except EmbridgeError as error:
+            # A full disk must not keep a bad release on the edges.
+            self._context.metrics.http.audit_failures.inc()
+            logger.error("%s %s is not in the audit log: %s", action, subject, error)
+
+
 def add_fleet(app: FastAPI, context: CloudContext) -> None:
-    """Add the routes of jobs and releases to a cloud process."""
+    """Add jobs, releases and rollouts to a cloud process."""
     fleet = Fleet(context)
     context.tasks.create_task(fleet.keep_fresh(), name="fleet")
-    context.metrics.registry.register(_Figures(fleet))
-    context.metrics.registry.register(JobFigures(fleet.jobs))
+    context.tasks.create_task(fleet.roll_out(), name="rollouts")
+    for figures in (_Figures(fleet), JobFigures(fleet.jobs), RolloutFigures(fleet.rollouts, context.clock)):
+        context.metrics.registry.register(figures)
     add_jobs(app, fleet.jobs)
     _add_releases(app, fleet)
+    add_rollouts(app, context, fleet.rollouts)
 
 
 class _Figures(Collector):
@@ -151,17 +142,3 @@ def _add_releases(app: FastAPI, fleet: Fleet) -> None:
     async def releases() -> Any:
         """All releases."""
         return msgspec.to_builtins(fleet.registry.releases())
-
-    @app.post(
-        "/api/releases/{name}/rollout",
-        response_model=list[str],
-        tags=["releases"],
-        openapi_extra=body_of(app, Offer, required=False),
-    )
-    @access(Role.OPERATOR, action="release.rollout")
-    async def rollout(name: str, request: Request) -> Any:
-        """Offer a release to edges; returns their names."""
-        body = await request.body()
-        chosen = await fleet.offer(name, read_body(body, Offer).edges if body else ())
-        request.state.detail = {"edges": len(chosen)}
-        return chosen

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,6 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from embridge_shared.durations import seconds
 from embridge_shared.errors import ConfigError
 
 PROJECT_FILE = "embridge.toml"
@@ -32,8 +33,19 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _HINT = "`embridge config schema` lists every key and what it takes."
 
 
+def _seconds(value: Any) -> Any:
+    """A text with a unit in seconds; everything else is left to be judged as a number."""
+    try:
+        return seconds(value) if isinstance(value, str) else value
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
 LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 """A path on this machine: `~` is the user's home, a relative one starts from the working directory."""
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+"""A length of time, s; in a text it may have a unit, as in "2h"."""
 
 
 class _Section(BaseModel):
@@ -88,6 +100,8 @@ class EdgeSettings(_Section):
     """The signed root of the update repository, given when the edge is provisioned; without it no release is taken."""
     update_ca_file: LocalPath | None = None
     """Certificates that whoever hands out releases is checked against, PEM; by default the system's."""
+    update_check_s: float = Field(default=21_600.0, gt=0)
+    """How often the registry is asked whether it recalled what runs here, about."""
     release_wait_s: float = Field(default=120.0, ge=0)
     """How long a session that decodes waits for a release to arrive."""
     int8: bool = True
@@ -212,6 +226,45 @@ class StoreSettings(_Section):
     """Refresh `views.duckdb` so often, when something has changed."""
 
 
+class RolloutSettings(_Section):
+    """How releases reach the fleet, where a rollout does not say otherwise."""
+
+    waves: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.05, 0.25, 1.0)
+    """Share of the edges that each wave brings it to, all waves before it included; the last one is 1."""
+    approve: tuple[str, ...] = ()
+    """Waves that somebody must approve, as in ["all"]; of three they are called canary, early and all."""
+    soak_s: Seconds = Field(default=600.0, ge=0)
+    """Wait after enough of a wave succeeded, in which errors still count."""
+    success: float = Field(default=0.95, gt=0, le=1)
+    """Share of a wave that must have committed."""
+    max_errors: float = Field(default=0.02, ge=0, le=1)
+    """Share of the edges asked so far that may have failed; one more stops the rollout."""
+    error_floor: int = Field(default=0, ge=0)
+    """So many errors never stop it."""
+    retries: int = Field(default=3, ge=1)
+    """Tries of an edge that fail before it counts as an error."""
+    patience_s: Seconds = Field(default=3600.0, gt=0)
+    """A connected edge that says nothing for so long counts as an error; one that is away is waited for as long."""
+    max_p99_ms: float = Field(default=250.0, gt=0)
+    """An edge whose latency is worse counts as an error."""
+    min_rate: float = Field(default=0.8, ge=0, le=1)
+    """So does one that decodes fewer of the windows that are due."""
+    max_confidence_loss: float = Field(default=0.25, ge=0, le=1)
+    """So does one whose mean confidence fell by more since its shadow run."""
+    on_error: Literal["roll_back", "pause"] = "roll_back"
+    """Recall the release and return every edge that took it, or wait for somebody."""
+    shadow_windows: int = Field(default=300, ge=0)
+    """Windows an edge decodes beside the release in force before it takes a new one; 0 for none."""
+    shadow_s: Seconds = Field(default=60.0, ge=0)
+    """At most so long."""
+    probation_s: Seconds = Field(default=60.0, ge=0)
+    """How long an edge runs a release before it keeps it."""
+    max_crashes: int = Field(default=2, ge=1)
+    """So many crashes meanwhile, and the one before runs again."""
+    min_windows: int = Field(default=50, ge=1)
+    """Health counts from so many windows on."""
+
+
 class ApiSettings(_Section):
     """How commands on this machine reach the cloud's HTTP interface."""
 
@@ -248,6 +301,7 @@ class Settings(BaseSettings):
     outputs: OutputSettings = OutputSettings()
     cloud: CloudSettings = Field(default_factory=CloudSettings)
     store: StoreSettings = StoreSettings()
+    rollout: RolloutSettings = RolloutSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 

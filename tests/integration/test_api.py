@@ -172,12 +172,13 @@ async def test_changes_go_on_record_whether_they_succeed_or_not(tmp_path):
         reply = await found.ask("/api/jobs/realign-9", method="DELETE", token=Role.OPERATOR)
         assert reply.status == 404
         await found.ask("/api/jobs/realign-9", method="DELETE", token=Role.VIEWER)
-        await found.ask("/api/releases/none-1/rollout", method="POST", token=Role.OPERATOR)
+        body = {"reason": "it lies"}
+        await found.ask("/api/releases/none-1/recall", method="POST", token=Role.OPERATOR, body=body)
         await found.ask("/api/jobs", method="GET", token=Role.OPERATOR)
         entries = found.cloud.audit.entries()
         assert [(e.actor, e.action, e.subject, e.detail["status"]) for e in entries] == [
             ("token:a-operator", "job.cancel", "job:realign-9", 404),
-            ("token:a-operator", "release.rollout", "release:none-1", 404),
+            ("token:a-operator", "release.recall", "release:none-1", 404),
         ]
         assert entries[0].detail["request"] == reply.headers["x-request-id"]
 

@@ -12,6 +12,7 @@ from embridge_cloud.api.roles import Role, access
 from embridge_cloud.api.store_routes import Limit
 from embridge_cloud.api.tokens import Token
 from embridge_cloud.context import CloudContext
+from embridge_cloud.store.audit import AuditEntry
 
 
 def add(app: FastAPI, context: CloudContext) -> None:
@@ -58,18 +59,20 @@ def _add_audit(app: FastAPI, context: CloudContext) -> None:
     ) -> list[dict[str, Any]]:
         """Who changed what when, in order; people and sessions are codes."""
         rows = context.audit.entries(after=after, limit=limit, newest=newest)
-        return [
-            {
-                "seq": row.seq,
-                "at": _moment(row.wall_ns),
-                "actor": row.actor,
-                "action": row.action,
-                "subject": row.subject,
-                "detail": dict(row.detail),
-                "digest": row.digest,
-            }
-            for row in rows
-        ]
+        return [audit_row(row) for row in rows]
+
+
+def audit_row(row: AuditEntry) -> dict[str, Any]:
+    """A row of the audit log as it is answered."""
+    return {
+        "seq": row.seq,
+        "at": _moment(row.wall_ns),
+        "actor": row.actor,
+        "action": row.action,
+        "subject": row.subject,
+        "detail": dict(row.detail),
+        "digest": row.digest,
+    }
 
 
 def token_info(token: Token, now_ns: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ KINDS: Final = (
     "job",
     "release",
     "rollout",
+    "edge.update",
     "lost",
 )
 """Kinds of events; an extension may publish others."""

@@ -301,6 +301,131 @@ class Job(Answer):
     """The release it made."""
 
 
+class RolloutPolicy(Row):
+    """How a release reaches the fleet."""
+
+    waves: list[dict[str, Any]]
+    """Each with name, share, soak_s and approve."""
+    success: float
+    """Share of a wave that must have committed before it soaks."""
+    max_errors: float
+    """Share of the edges asked so far that may have failed."""
+    error_floor: int
+    """So many errors never stop it."""
+    retries: int
+    """Tries of an edge that fail before it counts as an error."""
+    patience_s: float
+    """An edge that is connected and says nothing for so long counts as an error."""
+    on_error: str
+    """"roll_back" or "pause"."""
+    trial: dict[str, Any]
+    """How each edge tries the release before it keeps it."""
+
+
+class WaveTally(Answer):
+    """How a wave of a rollout stands."""
+
+    name: str
+    """As in "canary"."""
+    edges: int
+    """Of this wave alone, those that take part."""
+    asked: int
+    """Of these, how many were asked."""
+    committed: int
+    """How many keep the release."""
+    errors: int
+    """How many count as an error."""
+    offline: int
+    """How many of those asked are not connected and have not committed."""
+    waits: int
+    """Sessions record on so many, which are ready."""
+
+
+class EdgeProgress(Answer):
+    """An edge in a rollout."""
+
+    edge: str
+    wave: int
+    """Number of its wave, from 0."""
+    asked_ns: int
+    """Unix time it was asked, ns; 0 before."""
+    from_release: str
+    """What it ran then."""
+    phase: str
+    """What it last said of this release, as in "downloading" or "committed"."""
+    error: str
+    """Why it counts as an error; empty if it does not."""
+    detail: str
+    """Its last words."""
+    retries: int
+    """Tries that failed."""
+    heard_ns: int
+    """Unix time of its last words, ns."""
+    online_ns: int
+    """Unix time since when it is connected, ns; 0 while it is not."""
+    left: str
+    """Why it takes no part; empty if it does."""
+    forgiven: bool
+    """Somebody went on in spite of its error."""
+
+
+class Rollout(Answer):
+    """A release on its way to the fleet."""
+
+    id: str
+    """As in "r-0007"; empty in answers to a dry run."""
+    release: str
+    digest: str
+    """sha256 of its bundle."""
+    policy: RolloutPolicy
+    cohort: str
+    """Edges of this cohort only; empty for all."""
+    state: str
+    """"waiting", "running", "soaking", "paused", "rolling_back", "done" or "aborted"."""
+    wave: int
+    """Number of the wave under way, from 0."""
+    since_ns: int
+    """Unix time of this state's begin, ns."""
+    started_ns: int
+    """Unix time of its begin, ns."""
+    ended_ns: int
+    """Unix time of its end, ns; 0 before."""
+    started_by: str
+    """Who asked for it."""
+    reason: str
+    """Why it is paused, rolled back or aborted."""
+    edges: list[EdgeProgress]
+    """All that it concerns; none in lists."""
+    closed: bool
+    """The edges were named one by one: none that appears later joins."""
+    before: str
+    """What it was before it was paused."""
+    tally: list[WaveTally]
+    """Its waves."""
+
+
+class Shadow(Row):
+    """An edge: what was decided about it, and what it reports."""
+
+    edge: str
+    cohort: str
+    """Group it belongs to; empty for none."""
+    pinned: str
+    """The release it keeps whatever is rolled out; empty for none."""
+    pinned_why: str
+    """Why, and by whom."""
+    release: str
+    """The release it was last asked to run; empty for none."""
+    rollout: str
+    """By which rollout; empty where somebody did."""
+    recording: UUID | None
+    """The session it records: an update waits for its end."""
+    reported: dict[str, Any] | None
+    """Its last state."""
+    heard_ns: int
+    """Unix time of its last state, ns; 0 before any."""
+
+
 class Release(Row):
     """A published release."""
 
@@ -318,6 +443,8 @@ class Release(Row):
     """Oldest agent that can run it."""
     preprocess: str
     """Hash of its preprocessing."""
+    recalled: str
+    """Why it was withdrawn; empty while it was not."""
 
 
 class TokenInfo(Answer):

@@ -13,8 +13,10 @@ import msgspec
 from embridge_cloud.demo.site import Site, open_site
 from embridge_cloud.demo.worlds import World
 from embridge_cloud.recipe import Summary
+from embridge_cloud.rollouts.policy import ONE_WAVE
 from embridge_cloud.store.sealed import Catalogue, SealedSession
 from embridge_shared.errors import EmbridgeError
+from embridge_shared.fleet import RolloutRequest
 
 _SEAL_S = 120.0
 _TRAIN_S = 3600.0
@@ -111,7 +113,7 @@ class _Run:
 
     def roll_out(self, release: str) -> None:
         self._watcher.stage("rollout", f"{release} is signed; the edges fetch, verify, self-test and activate it")
-        self._site.post(f"/api/releases/{release}/rollout")
+        self._site.post("/api/rollouts", msgspec.json.encode(RolloutRequest(release=release, policy=ONE_WAVE)))
         self._site.start_edges("live", self._world.live)
 
         def running() -> bool:

@@ -94,7 +94,7 @@ def next_wave(rollout: Rollout, now_ns: int) -> tuple[Rollout, tuple[Action, ...
     if number >= len(waves):
         committed = sum(1 for p in rollout.edges if p.phase is UpdatePhase.COMMITTED)
         done = enter(rollout, RolloutState.DONE, now_ns, wave=len(waves) - 1, ended_ns=now_ns, reason="")
-        return done, (Note("rollout.done", {"committed": committed, "edges": len(rollout.edges)}),)
+        return done, (Note("rollout.finish", {"state": "done", "committed": committed, "edges": len(rollout.edges)}),)
     if waves[number].approve:
         waiting = enter(rollout, RolloutState.WAITING, now_ns, wave=number, reason="")
         return waiting, (Note("rollout.wait", {"wave": number + 1, "name": waves[number].name}),)
@@ -218,10 +218,10 @@ def _rolled_back(rollout: Rollout, now_ns: int) -> tuple[Rollout, tuple[Action, 
     if now_ns - rollout.since_ns <= rollout.policy.patience_s * 1e9 and any(p.online_ns for p in left):
         return rollout, ()
     aborted = enter(rollout, RolloutState.ABORTED, now_ns, ended_ns=now_ns)
-    detail: dict[str, str | int | float] = {"reason": rollout.reason, "not_yet_back": len(left)}
+    detail: dict[str, str | int | float] = {"state": "aborted", "not_yet_back": len(left)}
     if left:
         detail["edges"] = _names(left)
-    return aborted, (Note("rollout.abort", detail),)
+    return aborted, (Note("rollout.finish", detail),)
 
 
 def _wave_note(rollout: Rollout) -> Note:

@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 
 from embridge_cloud.store.reader import Reader
-from embridge_shared.archive import write_atomically
 from embridge_shared.errors import DataError, OperatorError, Reason
 from embridge_shared.fleet import EdgeRecord
 from embridge_shared.wire.messages import EdgeState
@@ -50,12 +49,15 @@ class Roster:
     Args:
         path: File of what was decided.
 
+    Attributes:
+        path: The same.
+
     Raises:
         DataError: DAMAGED: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._shadows: dict[str, Shadow] = {}
         if path.is_file():
             try:
@@ -84,14 +86,13 @@ class Roster:
         return self._shadows[edge]
 
     def decide(self, record: EdgeRecord) -> None:
-        """Change what is decided about an edge; `save` puts it on disk."""
+        """Change what is decided about an edge; it is on disk once `encode` was written."""
         shadow = self._shadows.get(record.edge)
         self._shadows[record.edge] = Shadow(record) if shadow is None else replaced(shadow, desired=record)
 
-    def save(self) -> None:
-        """Put what was decided on disk; atomic."""
-        records = tuple(shadow.desired for shadow in self._shadows.values())
-        write_atomically(self._path, msgspec.json.encode(_File(records)))
+    def encode(self) -> bytes:
+        """What was decided, as the file holds it."""
+        return msgspec.json.encode(_File(tuple(shadow.desired for shadow in self._shadows.values())))
 
     def hear(self, states: Mapping[str, tuple[EdgeState, int]]) -> list[tuple[Shadow | None, Shadow]]:
         """Take in states, by name of the edge, each with when it came (Unix time, ns).

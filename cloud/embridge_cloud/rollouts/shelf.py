@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from embridge_cloud.rollouts.engine import OPEN
+from embridge_cloud.rollouts.tally import tally
 from embridge_shared.archive import write_atomically
 from embridge_shared.errors import DataError, OperatorError, Reason
 from embridge_shared.fleet import Rollout
@@ -36,6 +37,9 @@ class Shelf:
         for path in sorted(folder.glob("r-*.json")):
             if _NAME.fullmatch(path.stem):
                 self.put(_read(path))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rollouts
 
     def all(self) -> list[Rollout]:
         """Every rollout, the oldest first; old ones without their edges."""
@@ -67,7 +71,8 @@ class Shelf:
         self._rollouts[rollout.id] = rollout
         full = [name for name, r in self._rollouts.items() if r.edges and r.state not in OPEN]
         for name in sorted(full, key=number)[:-IN_FULL]:
-            self._rollouts[name] = replace(self._rollouts[name], edges=())
+            old = self._rollouts[name]
+            self._rollouts[name] = replace(old, edges=(), tally=tally(old))
 
     def write(self, rollout: Rollout) -> None:
         """Put a rollout on disk; atomic."""

@@ -131,6 +131,13 @@ class AuditLog:
         )
         return [_entry(row) for row in sorted(rows)]
 
+    def about(self, subject: str, *, limit: int) -> list[AuditEntry]:
+        """Rows on one subject, in order of number; the last ones where there are more than `limit`."""
+        rows = self._store.read.rows(
+            "SELECT * FROM audit WHERE subject = ? ORDER BY seq DESC LIMIT ?", [subject, limit]
+        )
+        return [_entry(row) for row in sorted(rows)]
+
     def verify(self, anchors: Mapping[int, str] | None = None) -> Head:
         """Recompute the chain from its start and return where it ends.
 
