@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +27,16 @@ class Hello(App):
         yield Static("HELLO-FROM-THE-TAB")
 Hello().run()
 """
+
+
+def wait_for(port: int) -> None:
+    """It listens a moment after it said where."""
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(0.02)
+    raise TimeoutError
 
 
 @dataclass
@@ -45,6 +58,7 @@ def served(free_port: int) -> Iterator[Served]:
     with process.stderr:
         found = re.search(r"(http://127\.0\.0\.1:\d+)/\?key=(\S+)", process.stderr.readline())
         assert found is not None
+        wait_for(free_port)
         yield Served(*found.groups())
         process.send_signal(signal.SIGINT)
         process.wait(20)

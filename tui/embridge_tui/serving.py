@@ -18,7 +18,6 @@ from textual_serve.server import Server
 
 from embridge_shared.errors import OperatorError, Reason
 
-PORT: Final = 8473
 _COOKIE: Final = "embridge-key"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -78,7 +77,7 @@ class LoopbackServer(Server):
         return response
 
 
-def serve(command: Sequence[str], *, port: int = PORT, title: str) -> None:
+def serve(command: Sequence[str], *, port: int, title: str) -> None:
     """Serve until interrupted.
 
     Args:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from embridge_edge.agent import Agent
+from embridge_edge.collect import prompts
 from embridge_edge.collect.conductor import State, Step
 from embridge_edge.collect.consent import AskConsent, ConsentSeen, cloud_consent
 from embridge_edge.collect.leader import Leader, Tap
@@ -122,7 +123,8 @@ class Station:
         Raises:
             OperatorError: LOCKED: another agent runs in the state directory.
         """
-        await self.agent.run()
+        async with prompts.told(self.settings.edge.state_dir, lambda: self.leader):
+            await self.agent.run()
 
     # What is known
 
