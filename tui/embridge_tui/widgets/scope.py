@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -120,6 +121,7 @@ class Scope(Widget, can_focus=True):
         self._source = source
         self._frozen: SignalSource | None = None
         self._back = 0
+        self._stride = 0
         self._glyphs = glyphs
         self._window_s = window_s
         self._range = _Range()
@@ -311,7 +313,9 @@ class Scope(Widget, can_focus=True):
     def _envelope(self, source: SignalSource, columns: int, samples: int, repeat: int) -> Envelope:
         """A column more than is drawn, which the first one joins."""
         cell = max(1, PER_CELL // repeat) * samples
-        end = source.end if not self.frozen else source.end - self._back * round(source.rate_hz * self._window_s / 2)
+        # Half of the cells, in samples.
+        self._stride = columns // PER_CELL // 2 * PER_CELL * samples // repeat
+        end = source.end - self._back * self._stride
         found = source.envelope(-(-(columns + PER_CELL) // repeat), samples, end // cell * cell)
         if repeat == 1:
             return found
@@ -371,8 +375,8 @@ class Scope(Widget, can_focus=True):
         style = self._style("line")
         silent_s = now_s - self._end_since_s
         if self.frozen:
-            back_s = self._back * self._window_s / 2
-            parts.append("FROZEN" + (f" {back_s:g} s back" if back_s else "") + ", ← → look back")
+            back_s = self._back * self._stride / source.rate_hz
+            parts.append("FROZEN" + (f" {back_s:.2g} s back" if back_s else "") + ", ← → look back")
             style = self._style("frozen")
         elif silent_s > _STALE_S:
             mark, name = ("✕", "bad") if silent_s > _LOST_S else ("▲", "warn")
@@ -396,9 +400,8 @@ def _steps(rate_hz: float, window_s: float, columns: int) -> tuple[int, int]:
     return 1, max(1, round(columns / samples))
 
 
-def _peak(envelope: Envelope, quality: object) -> float:
+def _peak(envelope: Envelope, quality: Sequence[Lane]) -> float:
     """What nearly all of the signal stays below, leaving out channels that are bad if there are others."""
-    assert isinstance(quality, tuple | list)
     well = [c for c, lane in enumerate(quality) if lane.grade is not Grade.BAD] or list(range(len(quality)))
     reach = np.maximum(envelope.high[well], -envelope.low[well])
     found = reach[np.isfinite(reach)]
