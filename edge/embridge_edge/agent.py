@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
 from embridge_edge import quality
+from embridge_edge.control import Request, door
 from embridge_edge.courier import Courier
 from embridge_edge.decode.added import with_added
 from embridge_edge.decode.calibration import calibrate, save_calibration
@@ -17,7 +19,7 @@ from embridge_edge.decode.decision import Sinks, decision_for
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.digest import Digest, write_digest
-from embridge_edge.enrol.serving import Serving, serving
+from embridge_edge.enrol.serving import serving
 from embridge_edge.erasures import Erasures
 from embridge_edge.identity import Credentials
 from embridge_edge.live import LiveDecoding
@@ -35,6 +37,7 @@ from embridge_edge.uplink import LinkState, Uplink
 from embridge_edge.vigil import Vigil
 from embridge_shared import logs
 from embridge_shared.clock import Clock
+from embridge_shared.decision import DecisionConfig
 from embridge_shared.disk import DiskLevel, mib
 from embridge_shared.disk import level as disk_level
 from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
@@ -117,7 +120,8 @@ class Agent:
         failure: EmbridgeError | None = None
         try:
             with only_agent(self._state_dir):
-                await self._run(until_done=until_done)
+                async with self._releases.running(), door(self._state_dir, {"rollback": self._roll_back}):
+                    await self._run(until_done=until_done)
         except* EmbridgeError as group:
             failure = _innermost(group)
         finally:
@@ -264,12 +268,33 @@ class Agent:
         company: Company | None = None,
         note: bytes | None = None,
     ) -> None:
+        # An update waits for the session's end: the session keeps its release.
+        async with self._lease(entry) as decoder:
+            await self._record_with(decoder, entry, notes, take=take, company=company, note=note)
+
+    @asynccontextmanager
+    async def _lease(self, entry: SessionPlan) -> AsyncIterator[Decoder | None]:
+        """The decoder that a session needs, if any, kept for as long as it lasts."""
+        if entry.decode or entry.purpose is Purpose.CALIBRATION:
+            async with self._releases.leased() as decoder:
+                yield decoder
+        else:
+            async with self._releases.held():
+                yield None
+
+    async def _record_with(
+        self,
+        decoder: Decoder | None,
+        entry: SessionPlan,
+        notes: tuple[str, ...],
+        *,
+        take: Take | None,
+        company: Company | None,
+        note: bytes | None,
+    ) -> None:
         self._take = take = take or self._open(entry)
         take.watch(functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed))
-        decoder: Decoder | None = None
         tap: Tap | None = None
-        if entry.decode or entry.purpose is Purpose.CALIBRATION:
-            decoder = await self._releases.decoder()
         if decoder is not None and entry.decode:
             decoder = await asyncio.to_thread(with_added, decoder, self._state_dir, entry.participant)
         if entry.purpose is Purpose.CALIBRATION:
@@ -299,8 +324,8 @@ class Agent:
         )
         self._changed()
         try:
-            async with self._releases.held(), self._telling(entry, live):
-                with self._vigil.over(take):
+            async with self._telling(entry, live):
+                with self._vigil.over(take), self._rehearsed(entry, take, live):
                     digest = await self._recorder.run()
         finally:
             self._recorder = self._take = None
@@ -324,14 +349,20 @@ class Agent:
         logger.info("calibrated on %.0f s of signal", calibration.duration_s)
 
     async def _live(self, entry: SessionPlan, take: Take, decoder: Decoder) -> LiveDecoding:
-        def own() -> Serving:
-            spec, edge = take.band.spec, self._edge.name
-            auto = self._edge.auto_turn
-            return serving(
-                self._state_dir, entry.participant, decoder, spec, edge=edge, clock=self._clock, auto_turn=auto
-            )
+        stream, decision = await asyncio.to_thread(self._fitted, entry, take, decoder)
+        return LiveDecoding(stream, decision, sinks=self.decisions, vitals=self._releases.vitals)
 
-        found = await asyncio.to_thread(own)
+    def _fitted(self, entry: SessionPlan, take: Take, decoder: Decoder) -> tuple[StreamDecoder, DecisionConfig | None]:
+        """A release fitted to the band and the wearer of a session, and how it decides."""
+        found = serving(
+            self._state_dir,
+            entry.participant,
+            decoder,
+            take.band.spec,
+            edge=self._edge.name,
+            clock=self._clock,
+            auto_turn=self._edge.auto_turn,
+        )
         asked = entry.false_per_hour if entry.false_per_hour is not None else self._edge.false_per_hour
         stream = StreamDecoder(
             decoder,
@@ -342,11 +373,21 @@ class Agent:
             ring=worn_ring(take.band.spec.n_channels, entry.placement.rotation_deg),
             wearing=found.wearing,
         )
-        return LiveDecoding(
-            stream,
-            decision_for(decoder.manifest, wearer=found.source is not None, target_per_hour=asked),
-            sinks=self.decisions,
-        )
+        return stream, decision_for(decoder.manifest, wearer=found.source is not None, target_per_hour=asked)
+
+    def _rehearsed(self, entry: SessionPlan, take: Take, live: LiveDecoding | None) -> AbstractContextManager[object]:
+        """Let a release that is tried see what a session decodes."""
+        if live is None:
+            return nullcontext()
+
+        def fit(decoder: Decoder) -> tuple[StreamDecoder, DecisionConfig | None]:
+            return self._fitted(entry, take, with_added(decoder, self._state_dir, entry.participant))
+
+        return self._releases.decoding(live, fit)
+
+    async def _roll_back(self, request: Request) -> str:
+        name = await self._releases.rollback(request.reason)
+        return f"{name} runs from the next session on."
 
     def _telling(self, entry: SessionPlan, live: LiveDecoding | None) -> AbstractAsyncContextManager[object]:
         """Tell applications what is decided, if anything is."""
@@ -417,6 +458,7 @@ class Agent:
             spooled=backlog.items,
             spooled_bytes=backlog.bytes,
             update=self._releases.progress,
+            health=self._releases.health,
             bands=self._take.states() if self._take is not None else (),
             quality=self._recorder.quality() if self._recorder is not None else (),
             wearing=self._recorder.wearing() if self._recorder is not None else None,

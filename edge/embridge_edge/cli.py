@@ -106,6 +106,8 @@ def status(
         typer.echo(json.dumps(report, indent=2))
         return
     typer.echo(f"release {report['release']['current'] or 'none'}, before it {report['release']['previous'] or 'none'}")
+    if report["release"]["update"] != "idle":
+        typer.echo(f"update {report['release']['update']}")
     typer.echo(f"{backlog.items} items, {backlog.bytes / 1e6:.1f} MB wait for the cloud")
     typer.echo(f"disk {report['disk']['level']}: {mib(max(0, room - config.edge.reserve_bytes))} can still be recorded")
     for session in report["sessions"]:
@@ -116,27 +118,32 @@ def status(
 
 
 def _release(state_dir: Path) -> dict[str, str]:
-    """Names of the release in force and of the one before it; empty for none."""
+    """Names of the release in force and of the one before it, empty for none; and how the last update went."""
     from embridge_edge.update.slots import FOLDER, Slots
 
     if not (state_dir / FOLDER).is_dir():
-        return {"current": "", "previous": ""}
-    slots = Slots(state_dir / FOLDER)
-    current, previous = slots.current(), slots.previous()
-    return {"current": current.name if current else "", "previous": previous.name if previous else ""}
+        return {"current": "", "previous": "", "update": "idle"}
+    held = Slots(state_dir / FOLDER).pointer()
+    current, previous = (slot.name if slot is not None else "" for slot in (held.current, held.previous))
+    about = f"{held.told.release} " if held.told.release else ""
+    return {"current": current, "previous": previous, "update": f"{about}{held.told}"}
 
 
 @app.command()
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept with the release that is given up.")],
-    state_dir: Annotated[Path | None, typer.Option(help="State directory of the agent, which must not run.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="State directory of the agent, running or not.")] = None,
 ) -> None:
     """Return to the previous release; the one given up is not taken again."""
-    from embridge_edge.lock import only_agent
+    from embridge_edge.control import Request, ask
+    from embridge_edge.lock import is_running, only_agent
     from embridge_edge.update.slots import FOLDER, Slots
     from embridge_shared import settings
 
     folder = state_dir or settings.load().edge.state_dir
+    if is_running(folder):
+        typer.echo(ask(folder, Request(do="rollback", reason=reason)))
+        return
     with only_agent(folder):
         slot = Slots(folder / FOLDER).rollback(reason)
     typer.echo(f"{slot.name} runs from the next start of the agent on.")

@@ -1,27 +1,59 @@
-"""Which release an edge runs: takes what the cloud offers, never while a session records."""
+"""Which release an edge runs: tries what the cloud offers, keeps what fares well, goes back by itself.
+
+Three things go on beside one another: a release that was asked for is fetched, tested, rehearsed and activated
+(`_pursuing`); the one that runs on probation is judged (`_judging`); and the registry is asked now and then whether it
+recalled what runs here (`_asking`). Each step lies in the journal before it is taken.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from embridge_edge.decode.runtime import Decoder
+from embridge_edge.live import LiveDecoding
 from embridge_edge.memory import give_back
-from embridge_edge.update.slots import FOLDER, Slots
+from embridge_edge.update.health import Vitals, ailment
+from embridge_edge.update.journal import Journal
+from embridge_edge.update.proving import Prover
+from embridge_edge.update.rehearsal import Rehearsals, Stage
+from embridge_edge.update.shadow import Fit
+from embridge_edge.update.slots import FOLDER, Slot, Slots
 from embridge_edge.update.updater import Updater
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
-from embridge_shared.fleet import UpdatePhase, UpdateState
+from embridge_shared.fleet import ReleaseHealth, Trial, UpdatePhase, UpdateState
+from embridge_shared.release import Bundle
 from embridge_shared.settings import EdgeSettings
 from embridge_shared.wire.messages import Desired
 
 logger = logging.getLogger(__name__)
 
-_RETRY_MIN_S = 1.0
+_RETRY_MIN_S: Final = 1.0
+_JUDGE_S: Final = 5.0
+_FINAL: Final = frozenset({Reason.SELF_TEST, Reason.INCOMPATIBLE, Reason.CRASHED, Reason.UNHEALTHY, Reason.RECALLED})
+"""Reasons that no other mirror and no other moment would change."""
+
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Runs what blocks and waits for it."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Awaitable[T]:
+        """As `asyncio.to_thread`."""
+        ...
+
+
+class SupersededError(Exception):
+    """Another release is wanted by now."""
 
 
 class ReleaseKeeper:
@@ -29,30 +61,94 @@ class ReleaseKeeper:
 
     Args:
         settings: State directory, root of trust.
-        clock: Paces retries.
+        clock: Paces retries, shadow runs and probation.
         changed: Called when what the edge runs, or how an update goes, has changed.
+        prover: Reads bundles and tries them; many edges of a process may share one.
+        updater: Gives the updater for a repository; by default one over HTTP(S).
+        load: Opens a verified bundle.
+        call: Runs what blocks; a thread by default.
+        rng: Jitter of retries.
     """
 
-    def __init__(self, settings: EdgeSettings, clock: Clock, *, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        clock: Clock,
+        *,
+        changed: Callable[[], None],
+        prover: Prover | None = None,
+        updater: Callable[[str], Updater] | None = None,
+        load: Callable[[Bundle], Decoder] | None = None,
+        call: Call = asyncio.to_thread,
+        rng: random.Random | None = None,
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._changed = changed
+        self._prover = prover or Prover(int8=settings.int8)
+        self._updater = updater or self._over_http
+        self._open = load or (lambda bundle: Decoder(bundle, int8=settings.int8))
+        self._call = call
+        self._rng = rng or random.Random()  # noqa: S311
         self._desired: Desired | None = None
-        self._wanted = asyncio.Event()
-        self._active = asyncio.Event()
-        self._lock = asyncio.Lock()
+        self._busy = False
+        self._tries = 0
+        self._wanted, self._active, self._stirred = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._lock, self._updating = asyncio.Lock(), asyncio.Lock()
         self._decoder: Decoder | None = None
-        self.progress = UpdateState()
+        self._vitals: Vitals | None = None
+        self._rehearsals = Rehearsals(clock)
         self._root = settings.update_root.read_bytes() if settings.update_root is not None else None
-        self._slots = Slots(settings.state_dir / FOLDER)
+        self._slots = Slots(settings.state_dir / FOLDER, read=self._prover.read)
+        self._journal = Journal(self._slots, clock, self._told)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_trial_ns = clock.monotonic_ns()
         self.current = self._slots.current()
         if self.current is not None:
             self._active.set()
 
+    @property
+    def progress(self) -> UpdateState:
+        """The edge's word on its updates."""
+        return self._journal.told
+
+    @property
+    def health(self) -> ReleaseHealth | None:
+        """How the release loaded last fares; None before any was."""
+        return self._vitals.now() if self._vitals is not None else None
+
+    @property
+    def vitals(self) -> Vitals | None:
+        """Where live decoding tells how the release fares."""
+        return self._vitals
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """An agent runs inside; it is the only one of the state directory.
+
+        Whoever ends otherwise than by an error of its own or on request has crashed, and a release on trial is blamed.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._call(self._journal.begin)
+        self._run_on(self._slots.current())
+        self._on_trial_ns = self._clock.monotonic_ns()
+        waiting = self._journal.pointer.attempt
+        if waiting is not None and self._desired is None:
+            self._want(waiting.desired)
+        try:
+            yield
+        except BaseException as error:
+            if _in_good_order(error):
+                self._journal.close(self._ran_s())
+            raise
+        self._journal.close(self._ran_s())
+
     async def desire(self, desired: Desired) -> None:
         """Note what the cloud wants this edge to run."""
-        self._desired = desired
-        self._wanted.set()
+        told = self.progress
+        if desired == self._desired and (self._busy or _settled(told, desired)):
+            return
+        self._want(desired)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -60,12 +156,26 @@ class ReleaseKeeper:
         async with self._lock:
             yield
 
-    async def decoder(self) -> Decoder:
-        """The decoder of the release in force, waiting for the first one.
+    @contextmanager
+    def decoding(self, live: LiveDecoding, fit: Fit) -> Iterator[None]:
+        """A session decodes inside, so that another release can be rehearsed on it.
+
+        Args:
+            live: Its decoding.
+            fit: Fits another release to it.
+        """
+        with self._rehearsals.on(Stage(live, fit)):
+            yield
+
+    @asynccontextmanager
+    async def leased(self) -> AsyncIterator[Decoder]:
+        """The decoder of the release in force, waiting for the first one; no other is activated inside.
+
+        A release that is damaged on the disk, or no longer loads, gives way to the one before.
 
         Raises:
             OperatorError: No release came in time, or this edge has no root of trust.
-            ModelError: The release in force is damaged.
+            ModelError: The release in force is damaged, and so is the one before.
         """
         if self._root is None and self.current is None:
             raise OperatorError(
@@ -81,66 +191,292 @@ class ReleaseKeeper:
                 hint="Publish a release and roll it out, or wait longer with edge.release_wait_s.",
             ) from None
         async with self._lock:
-            if self._decoder is None:
-                bundle = await asyncio.to_thread(self._slots.load)
-                assert bundle is not None
-                self._decoder = await asyncio.to_thread(Decoder, bundle, int8=self._settings.int8)
-                del bundle
-                await asyncio.to_thread(give_back)
-            return self._decoder
+            while self._decoder is None:
+                await self._load()
+            yield self._decoder
 
     async def run(self) -> NoReturn:
         """Carry out what is desired, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pursuing(), name="releases-pursue")
+            tasks.create_task(self._judging(), name="releases-judge")
+            tasks.create_task(self._asking(), name="releases-ask")
+        raise AssertionError("none of them ends")
+
+    async def rollback(self, reason: str) -> str:
+        """Return to the release before, for an operator: sessions that begin from now on decode with it.
+
+        Returns:
+            Its name.
+
+        Raises:
+            OperatorError: NOT_FOUND: there is none.
+            ModelError: It is damaged; nothing was changed.
+        """
+        slot = await self._call(self._journal.rollback, reason)
+        self._run_on(slot)
+        return slot.name
+
+    # what is asked for
+
+    async def _pursuing(self) -> NoReturn:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             desired = self._desired
-            if desired is None or (self.current is not None and self.current.digest == desired.digest):
+            if desired is None:
                 continue
             if self._root is None:
                 logger.warning("ignored release %s: this edge has no root of trust", desired.release)
                 continue
-            await self._pursue(self._root, desired)
-
-    async def _pursue(self, root: bytes, desired: Desired) -> None:
-        retry_s = _RETRY_MIN_S
-        while not self._wanted.is_set():
             try:
-                await self._update(root, desired)
+                await self._pursue(desired)
+            except SupersededError:
+                logger.info("release %s is let go: another one is wanted", desired.release)
+            finally:
+                self._busy = False
+
+    async def _pursue(self, desired: Desired) -> None:
+        retry_s = _RETRY_MIN_S
+        while True:
+            self._busy = True
+            try:
+                await self._update(desired)
                 return
-            except ModelError as error:
-                self._tell(desired, UpdatePhase.REFUSED, error)
-                logger.error("release %s is refused: %s", desired.release, error)
-                return
+            except OSError as error:
+                failure: EmbridgeError = OperatorError(f"the disk of releases fails: {error}", reason=Reason.DISK_FULL)
             except EmbridgeError as error:
-                self._tell(desired, UpdatePhase.FAILED, error)
-                logger.warning("release %s: %s; again in %.0f s", desired.release, error, retry_s)
-            await self._clock.sleep(retry_s)
+                if isinstance(error, ModelError) and error.reason is not Reason.EXPIRED:
+                    logger.error("release %s is refused: %s", desired.release, error)
+                    await self._call(self._journal.refuse, desired, error)
+                    return
+                failure = error
+            self._busy = False
+            self._tries += 1
+            self._journal.fail(desired, failure, self._tries)
+            pause_s = retry_s * self._rng.uniform(0.5, 1.0)
+            logger.warning("release %s: %s; again in %.1f s", desired.release, failure, pause_s)
+            await self._unless_wanted(self._clock.sleep(pause_s))
             retry_s = min(2 * retry_s, self._settings.backoff_max_s)
 
-    async def _update(self, root: bytes, desired: Desired) -> None:
-        self._tell(desired, UpdatePhase.DOWNLOADING)
-        authority = self._settings.update_ca_file
-        tls = ssl.create_default_context(cafile=authority) if authority is not None else None
-        updater = Updater(self._settings.state_dir, root, desired.url, int8=self._settings.int8, tls=tls)
-        fetched = await asyncio.to_thread(updater.fetch, desired.release)
-        async with self._lock:
-            await asyncio.to_thread(updater.activate, fetched)
-            self.current = self._slots.current()
-            self._decoder = None
-        assert self.current is not None
-        self._active.set()
-        logger.info("running release %s (%s)", self.current.name, self.current.digest[:12])
-        self._tell(desired, UpdatePhase.COMMITTED)
+    async def _update(self, desired: Desired) -> None:
+        pointer = self._journal.pointer
+        if pointer.current is not None and pointer.current.digest == desired.digest:
+            await self._call(self._journal.confirm, desired)
+            await self._ask(desired.url)
+            return
+        if desired.digest in pointer.refused and _settled(pointer.told, desired):
+            return
+        path, waits = self._slots.path(desired.digest), pointer.attempt
+        ready = waits is not None and waits.desired == desired and waits.phase in _READY and path.exists()
+        if not ready:
+            path = await self._fetched(desired)
+        if desired.trial is not None and desired.trial.shadow_windows and self.current is not None:
+            await self._rehearsed(desired, desired.trial, path)
+        if self._lock.locked():
+            until = "it runs once the session being recorded has ended"
+            await self._call(self._journal.step, desired, UpdatePhase.WAITING, detail=until)
+        await self._unless_wanted(self._lock.acquire())
+        try:
+            self._run_on(await self._call(self._journal.activate, desired, path))
+        finally:
+            self._lock.release()
+        logger.info("running release %s (%s)", desired.release, desired.digest[:12])
 
-    def _tell(self, desired: Desired, phase: UpdatePhase, error: EmbridgeError | None = None) -> None:
-        self.progress = UpdateState(
-            phase=phase,
-            release=desired.release,
-            digest=desired.digest,
-            rollout=desired.rollout,
-            reason="" if error is None else error.reason.value,
-            detail="" if error is None else error.message,
-            since_ns=self._clock.wall_ns(),
-        )
+    async def _fetched(self, desired: Desired) -> Path:
+        await self._call(self._journal.open, desired)
+        trial, updater = desired.trial, self._updater(desired.url)
+        async with self._updating:
+            await self._obey(await self._call(updater.recalls))
+            path = await self._call(
+                updater.fetch,
+                desired.release,
+                refreshed=True,
+                progress=self._progress,
+                testing=lambda: self._journal.step(desired, UpdatePhase.TESTING, loaded=True),
+                max_p99_ms=None if trial is None else trial.max_p99_ms,
+            )
+        if path.stem != desired.digest:
+            raise ModelError(
+                f"{desired.release} is signed as {path.stem[:12]}, and {desired.digest[:12]} was asked for",
+                reason=Reason.HASH_MISMATCH,
+                hint="Roll it out again.",
+            )
+        found = {"self_test_ms": updater.proof.self_test_ms} if updater.proof is not None else {}
+        await self._call(self._journal.step, desired, UpdatePhase.WAITING, **found)
+        if self._wanted.is_set():
+            raise SupersededError
+        return path
+
+    async def _rehearsed(self, desired: Desired, trial: Trial, path: Path) -> None:
+        async def load() -> Decoder:
+            await self._call(self._journal.step, desired, UpdatePhase.SHADOW, loaded=True)
+            bundle = await self._call(self._prover.read, path, digest=desired.digest)
+            return await self._call(self._open, bundle)
+
+        await self._call(self._journal.step, desired, UpdatePhase.SHADOW)
+        found = await self._unless_wanted(self._rehearsals.run(desired.release, trial, load))
+        if why := ailment(found, trial):
+            raise ModelError(
+                f"{desired.release} was not taken after its shadow run: {why}.",
+                reason=Reason.UNHEALTHY,
+                hint="The running release stays.",
+            )
+        seen = {"agreement": found.agreement, "shadow_confidence": found.shadow_confidence}
+        await self._call(self._journal.step, desired, UpdatePhase.WAITING, **seen)
+
+    def _progress(self, done: int, size: int) -> None:
+        if self._wanted.is_set():
+            raise SupersededError
+        self._journal.progress(done, size)
+
+    # what runs
+
+    async def _load(self) -> None:
+        await self._call(self._journal.loading)
+        fit = False
+        try:
+            bundle = await self._call(self._slots.load)
+            if bundle is None:
+                raise OperatorError("this edge has no release any more", reason=Reason.NOT_FOUND, hint="Await another.")
+            fit = True
+            self._decoder = await self._call(self._open, bundle)
+        except ModelError as error:
+            await self._return(error.message, Reason.SELF_TEST if fit else Reason.DAMAGED, refuse=fit)
+            if self._desired is not None:
+                self._wanted.set()
+            if self.current is None:
+                raise
+            return
+        del bundle
+        await self._call(give_back)
+        known = self._journal.known()
+        self._vitals = None if known is None else Vitals(known)
+        self._stirred.set()
+
+    async def _judging(self) -> NoReturn:
+        while True:
+            self._stirred.clear()
+            tried = self._journal.pointer.probation
+            if tried is None:
+                await self._stirred.wait()
+                continue
+            trial = tried.desired.trial or Trial()
+            left_s = trial.probation_s - self._ran_s()
+            judged = (
+                self._vitals if self._vitals is not None and self._vitals.release == tried.desired.release else None
+            )
+            if judged is not None and (why := ailment(judged.now(), trial)):
+                await self._return(why, Reason.UNHEALTHY)
+            elif left_s <= 0:
+                await self._call(self._journal.commit, tried.desired)
+            else:
+                await self._first(self._clock.sleep(min(_JUDGE_S, left_s) if judged else left_s), self._stirred)
+
+    async def _asking(self) -> NoReturn:
+        while True:
+            await self._clock.sleep(self._settings.update_check_s * self._rng.uniform(0.5, 1.5))
+            url = self._journal.pointer.url
+            if url and self._root is not None and not self._busy:
+                await self._ask(url)
+
+    async def _ask(self, url: str) -> None:
+        """Go back if what runs here was recalled; nothing comes of it where nobody answers."""
+        try:
+            async with self._updating:
+                await self._obey(await self._call(self._updater(url).recalls))
+        except (EmbridgeError, OSError) as error:
+            logger.warning("nobody says whether releases were recalled: %s", error)
+
+    async def _obey(self, recalls: dict[str, str]) -> None:
+        pointer = self._journal.pointer
+        if pointer.current is None or pointer.current.digest not in recalls:
+            return
+        keep = pointer.previous is not None and pointer.previous.digest not in recalls
+        await self._return(f"recalled: {recalls[pointer.current.digest]}", Reason.RECALLED, older=True, keep=keep)
+
+    async def _return(self, why: str, reason: Reason, **how: Any) -> None:
+        pointer = await self._call(self._journal.back, why, reason, **how)
+        self._run_on(pointer.current)
+
+    def _run_on(self, slot: Slot | None) -> None:
+        """Decode with this release from the next session on."""
+        if self.current is None or slot != self.current:
+            self._decoder = None
+            self._on_trial_ns = self._clock.monotonic_ns()
+        self.current = slot
+        if slot is None:
+            self._active.clear()
+        else:
+            self._active.set()
+        self._stirred.set()
         self._changed()
+
+    def _ran_s(self) -> float:
+        """How long the release in force has been on probation, s."""
+        tried = self._journal.pointer.probation
+        before_s = 0.0 if tried is None else tried.ran_s
+        return before_s + (self._clock.monotonic_ns() - self._on_trial_ns) * 1e-9
+
+    # means
+
+    def _want(self, desired: Desired) -> None:
+        self._tries = self._tries if desired == self._desired else 0
+        self._desired = desired
+        self._wanted.set()
+
+    def _told(self) -> None:
+        """The journal has news, maybe in a thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._changed)
+
+    async def _unless_wanted(self, what: Awaitable[T]) -> T:
+        """Wait for something, unless another release is wanted before."""
+        task = asyncio.ensure_future(what)
+        try:
+            if not await self._first(task, self._wanted):
+                raise SupersededError
+            return task.result()
+        finally:
+            task.cancel()
+
+    @staticmethod
+    async def _first(what: Awaitable[object], event: asyncio.Event) -> bool:
+        """Wait for either; whether it was the first."""
+        tasks = [asyncio.ensure_future(what), asyncio.ensure_future(event.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return tasks[0].done()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _over_http(self, url: str) -> Updater:
+        assert self._root is not None
+        authority = self._settings.update_ca_file
+        return Updater(
+            self._settings.state_dir,
+            self._root,
+            url,
+            prover=self._prover,
+            tls=ssl.create_default_context(cafile=authority) if authority is not None else None,
+            now=lambda: datetime.fromtimestamp(self._clock.wall_ns() * 1e-9, UTC),
+        )
+
+
+_READY: Final = frozenset({UpdatePhase.SHADOW, UpdatePhase.WAITING})
+
+
+def _settled(told: UpdateState, desired: Desired) -> bool:
+    """Whether a release was refused or given up here for good."""
+    if told.digest != desired.digest:
+        return False
+    return told.phase is UpdatePhase.ROLLED_BACK or (told.phase is UpdatePhase.REFUSED and told.reason in _FINAL)
+
+
+def _in_good_order(error: BaseException) -> bool:
+    """Whether an agent ended on request, or with an error that it can name."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_in_good_order(e) for e in error.exceptions)
+    return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit | EmbridgeError)

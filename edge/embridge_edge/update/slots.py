@@ -50,7 +50,7 @@ class Slot(_Part, frozen=True, kw_only=True):
 
 
 class Attempt(_Part, frozen=True, kw_only=True):
-    """The update under way.
+    """A release that is tried.
 
     Attributes:
         desired: What was asked for.
@@ -80,7 +80,8 @@ class Pointer(_Part, frozen=True, kw_only=True):
         current: The release that runs.
         previous: The one a rollback returns to.
         refused: Why releases are not taken again, by digest.
-        attempt: The update under way; on probation it is about `current`.
+        attempt: The update under way, before it runs.
+        probation: The trial of `current`, while it may still be taken back.
         told: The edge's last word on its updates.
         url: Where updates were last asked for.
         older: A recall sent this edge back, so that it may take an older release than it runs.
@@ -90,15 +91,10 @@ class Pointer(_Part, frozen=True, kw_only=True):
     previous: Slot | None = None
     refused: dict[str, str] = {}
     attempt: Attempt | None = None
+    probation: Attempt | None = None
     told: UpdateState = UpdateState()
     url: str = ""
     older: bool = False
-
-    @property
-    def probation(self) -> Attempt | None:
-        """The update of the release that runs, while it may still be taken back."""
-        tried = self.attempt
-        return tried if tried is not None and tried.phase is UpdatePhase.PROBATION else None
 
 
 class Current(NamedTuple):
@@ -174,14 +170,14 @@ class Slots:
                 self._write(after)
             return after
 
-    def activate(self, path: Path, *, attempt: Attempt | None = None, told: UpdateState | None = None) -> Slot:
+    def activate(self, path: Path, *, probation: Attempt | None = None, told: UpdateState | None = None) -> Slot:
         """Make a verified bundle the one that runs, and keep the one that ran.
 
         A release on probation is not kept: the one to return to stays the last that was committed.
 
         Args:
             path: In `bundles`.
-            attempt: It runs on probation for it; None commits it at once.
+            probation: Its trial; None commits it at once.
             told: The edge's word on it.
 
         Raises:
@@ -201,7 +197,8 @@ class Slots:
                 current=slot,
                 previous=kept,
                 refused={digest: why for digest, why in pointer.refused.items() if digest != slot.digest},
-                attempt=attempt,
+                attempt=None,
+                probation=probation,
                 told=told or pointer.told,
                 older=False,
             )
@@ -250,9 +247,8 @@ class Slots:
             refused = pointer.refused
             if refuse and pointer.current is not None:
                 refused = dict(list(refused.items())[-_KEPT_REFUSALS + 1 :]) | {pointer.current.digest: reason}
-            attempt = None if pointer.probation is not None else pointer.attempt
             return msgspec.structs.replace(
-                pointer, current=previous, previous=None, refused=refused, attempt=attempt, told=told, older=older
+                pointer, current=previous, previous=None, refused=refused, probation=None, told=told, older=older
             )
 
         after = self.change(back)
