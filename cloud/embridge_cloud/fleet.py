@@ -21,6 +21,7 @@ from embridge_cloud.job_routes import JobFigures, add_jobs
 from embridge_cloud.jobs import Job, Jobs
 from embridge_cloud.recipe import Summary
 from embridge_cloud.registry import Registry
+from embridge_cloud.release_routes import ReleaseBook, add_job_gate, add_release_book
 from embridge_cloud.rollouts.carrier import Kept
 from embridge_cloud.rollouts.driver import Rollouts
 from embridge_cloud.rollouts.figures import RolloutFigures
@@ -117,6 +118,9 @@ def add_fleet(app: FastAPI, context: CloudContext) -> None:
         context.metrics.registry.register(figures)
     add_jobs(app, fleet.jobs)
     _add_releases(app, fleet)
+    jobs = context.settings.cloud.state_dir / "jobs"
+    add_release_book(app, ReleaseBook(fleet.registry, jobs, context.catalogue))
+    add_job_gate(app, lambda name: jobs / fleet.jobs.get(name).id)
     add_rollouts(app, context, fleet.rollouts)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embridge_cloud import release_book_cli
+
 if TYPE_CHECKING:
     from embridge_shared.decision import DecisionConfig
     from embridge_shared.release import Bundle
@@ -21,6 +23,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+for _verb in (release_book_cli.lineage, release_book_cli.card, release_book_cli.diff):
+    app.command()(_verb)
 
 
 @app.command("list")
@@ -44,13 +49,23 @@ def list_releases(
 
 
 @app.command()
-def show(bundle: Annotated[Path, typer.Argument(help="A bundle file.")], as_json: Json = False) -> None:
-    """Show what a bundle holds and how it decides, after checking it."""
+def show(
+    release: Annotated[str, typer.Argument(help="A bundle file, or a published release, as in embridge-3.")],
+    url: Annotated[
+        str | None, typer.Option(help="Address of the cloud's HTTP interface; by default that of the settings.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a bundle holds and how it decides, after checking it; or a published release and how it was judged."""
     import msgspec
 
-    from embridge_shared.release import CARD, read_bundle
+    from embridge_shared.release import CARD, SUFFIX, read_bundle
 
-    found = read_bundle(bundle)
+    if not Path(release).exists() and not release.endswith(SUFFIX):
+        known = release_book_cli.fetched(release, url)
+        typer.echo(json.dumps(known, ensure_ascii=False, indent=2) if as_json else release_book_cli.told(known))
+        return
+    found = read_bundle(Path(release))
     if as_json:
         body = {"digest": found.digest, "size": found.size, "manifest": msgspec.to_builtins(found.manifest)}
         typer.echo(json.dumps(body, ensure_ascii=False, indent=2))

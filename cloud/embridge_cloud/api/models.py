@@ -447,6 +447,21 @@ class Release(Row):
     """Why it was withdrawn; empty while it was not."""
 
 
+class ReleaseDetail(Answer):
+    """A published release with all that is known of it."""
+
+    published: Release
+    """Its entry in the registry."""
+    manifest: dict[str, Any]
+    """What its bundle says of itself."""
+    gate: dict[str, Any] | None
+    """How it was judged; unset where its job is gone or no gate judged it."""
+    lineage: list[dict[str, Any]]
+    """It and its parents, the newest first, with the sessions and people of each."""
+    recalled: str
+    """Why it was withdrawn; empty while it was not."""
+
+
 class TokenInfo(Answer):
     """A token as everybody may know it."""
 
