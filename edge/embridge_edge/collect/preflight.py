@@ -25,6 +25,7 @@ from embridge_shared.doctor import ntp
 from embridge_shared.errors import EmbridgeError
 from embridge_shared.preprocess.iir import butterworth, sosfilt
 from embridge_shared.quality import LIMITS, Grade, Judge, Metric, Verdict, Windows
+from embridge_shared.quality.grades import ADVICE
 from embridge_shared.quality.profile import BAND_HZ, Profile, SignalKind
 from embridge_shared.session import BandState
 from embridge_shared.signal import StreamSpec
@@ -40,6 +41,8 @@ _LOW_BATTERY: Final = 20
 _EFFORT_S: Final = 3.0
 _FRAME_S: Final = 0.1
 _HOURS_AMBER: Final = 4.0
+_SPARE_H: Final = 0.1
+_DEAF_DB, _SEEN_DB = 3.0, 12.0
 _COMPRESSED: Final = 0.6
 _SILENT_S: Final = 1.5
 _LIMITS: Final = {m: replace(limit, hold=min(2, limit.hold)) for m, limit in LIMITS.items()}
@@ -138,6 +141,7 @@ class SignalLook:
         self._highpass = butterworth(2, min(BAND_HZ[0], 0.2 * spec.rate_hz), "highpass", spec.rate_hz)
         self._effort: list[NDArray[Any]] | None = None
         self._effort_left = 0
+        self._deaf: list[int] = []
         self.effort: float | None = None
         """Greatest effort captured, in units of the stream times its scale; None before."""
         self.samples = 0
@@ -184,7 +188,7 @@ class SignalLook:
 
     def faults(self) -> dict[int, str]:
         """Channels that were bad lately, and why."""
-        out: dict[int, str] = {}
+        out = dict.fromkeys(self._deaf, f"sees nothing of the greatest effort. {ADVICE[Metric.RESPONSE]}")
         for verdict in self._verdicts:
             for c in range(self.spec.n_channels):
                 bad = [m for m in verdict.faults(c, Grade.BAD) if m not in _NOT_AT_REST]
@@ -246,6 +250,10 @@ class SignalLook:
             return
         x, size = self._alternating(np.concatenate(self._effort)), max(1, round(_FRAME_S * self.spec.rate_hz))
         frames = np.sqrt(np.square(x[: len(x) // size * size]).reshape(-1, size, x.shape[1]).mean(axis=1))
+        if self._rest is not None:
+            rise_db = 20.0 * np.log10(np.percentile(frames, 90.0, axis=0) / np.maximum(self._rest, 1e-9) + 1e-9)
+            seen = float(np.median(rise_db)) >= _SEEN_DB
+            self._deaf = np.flatnonzero(rise_db < _DEAF_DB).tolist() if seen else []
         top = np.sort(frames, axis=1)[:, -max(1, self.spec.n_channels // 4) :].mean(axis=1)
         self.effort, self._effort = float(np.percentile(top, 90.0)) * self._unit, None
 
@@ -433,7 +441,7 @@ class Preflight:
         hours, wanted = left / rate / 3600, self._setup.protocol.duration_s / 3600
         what = f"{mib(left)} free ≈ {hours:.1f} h" if hours < 10 else f"{mib(left)} free ≈ {hours:.0f} h"
         action = "free space, or let the cloud take what waits"
-        if hours < 1.5 * wanted:
+        if hours < wanted + _SPARE_H:
             return Line("storage", Level.RED, f"{what}; the session takes about {60 * wanted:.0f} min", action)
         if hours < _HOURS_AMBER:
             return Line("storage", Level.AMBER, what, action)
