@@ -226,6 +226,13 @@ class StoreSettings(_Section):
     """Refresh `views.duckdb` so often, when something has changed."""
 
 
+class GateSettings(_Section):
+    """What a candidate must hold to become a release."""
+
+    policy: LocalPath | None = None
+    """TOML file with margins, floors and costs (docs: Gates); what it leaves out keeps its default."""
+
+
 class RolloutSettings(_Section):
     """How releases reach the fleet, where a rollout does not say otherwise."""
 
@@ -301,6 +308,7 @@ class Settings(BaseSettings):
     outputs: OutputSettings = OutputSettings()
     cloud: CloudSettings = Field(default_factory=CloudSettings)
     store: StoreSettings = StoreSettings()
+    gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from embridge_shared.errors import ConfigError, Reason
+from embridge_shared.settings import GateSettings
 
 
 class Margins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +107,15 @@ class GatePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"and {self.min_people} people decides nothing",
                 hint="Confidence lies between 0.5 and 1; at least 100 resamples and 2 people are needed.",
             )
+
+
+def policy_of(settings: GateSettings) -> GatePolicy:
+    """The policy of a site.
+
+    Raises:
+        ConfigError: As `load_policy`.
+    """
+    return GatePolicy() if settings.policy is None else load_policy(settings.policy)
 
 
 def load_policy(path: Path) -> GatePolicy:
