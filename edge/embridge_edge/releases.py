@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -102,6 +103,7 @@ class ReleaseKeeper:
         self._slots = Slots(settings.state_dir / FOLDER, read=self._prover.read)
         self._journal = Journal(self._slots, clock, self._told)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()
         self._on_trial_ns = clock.monotonic_ns()
         self.current = self._slots.current()
         if self.current is not None:
@@ -128,7 +130,7 @@ class ReleaseKeeper:
 
         Whoever ends otherwise than by an error of its own or on request has crashed, and a release on trial is blamed.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         await self._call(self._journal.begin)
         self._run_on(self._slots.current())
         self._on_trial_ns = self._clock.monotonic_ns()
@@ -427,7 +429,9 @@ class ReleaseKeeper:
 
     def _told(self) -> None:
         """The journal has news, maybe in a thread."""
-        if self._loop is not None and not self._loop.is_closed():
+        if threading.get_ident() == self._thread:
+            self._changed()
+        elif self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed)
 
     async def _unless_wanted(self, what: Awaitable[T]) -> T:

@@ -42,6 +42,7 @@ class Updater:
         url: Base URL of the update repository; it need not be trusted.
         agent: Version of this agent; the installed one by default.
         prover: Reads bundles and tries them on this machine; by default with the quantised encoder.
+        fetcher: Fetches metadata and bundles; by default over HTTP(S).
         timeout_s: Longest wait on the network, s.
         tls: Certificates to trust and to show.
         now: The time that signatures are held against; this machine's by default.
@@ -59,6 +60,7 @@ class Updater:
         agent: str = "",
         int8: bool = True,
         prover: Prover | None = None,
+        fetcher: HttpFetcher | None = None,
         timeout_s: float = 30.0,
         tls: ssl.SSLContext | None = None,
         now: Callable[[], datetime] | None = None,
@@ -68,11 +70,16 @@ class Updater:
         self._agent = agent or version("embridge")
         self._prover = prover or Prover(int8=int8)
         self.proof: Proof | None = None
-        self._fetcher = HttpFetcher(timeout_s, tls)
+        self._fetcher = fetcher or HttpFetcher(timeout_s, tls)
         self._trust = Trust(folder / "metadata", root, self._fetcher, now=now)
         self._slots = Slots(folder, read=self._prover.read)
         self._downloads = folder / "downloads"
         self._downloads.mkdir(exist_ok=True)
+
+    @property
+    def received(self) -> int:
+        """Bytes fetched so far, metadata included."""
+        return self._fetcher.received
 
     def recalls(self) -> dict[str, str]:
         """Bring the metadata up to date: why releases held here were withdrawn, by digest.
