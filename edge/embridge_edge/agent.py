@@ -15,14 +15,14 @@ from embridge_edge.control import Request, door
 from embridge_edge.courier import Courier
 from embridge_edge.decode.added import with_added
 from embridge_edge.decode.calibration import calibrate, save_calibration
-from embridge_edge.decode.decision import Sinks, decision_for
+from embridge_edge.decode.decision import Sinks
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.decode.stream import StreamDecoder
 from embridge_edge.digest import Digest, write_digest
-from embridge_edge.enrol.serving import serving
 from embridge_edge.erasures import Erasures
 from embridge_edge.identity import Credentials
 from embridge_edge.live import LiveDecoding
+from embridge_edge.live_fit import fit
 from embridge_edge.lock import only_agent
 from embridge_edge.outputs.catalogue import Means
 from embridge_edge.outputs.messages import Notice
@@ -41,7 +41,6 @@ from embridge_shared.decision import DecisionConfig
 from embridge_shared.disk import DiskLevel, mib
 from embridge_shared.disk import level as disk_level
 from embridge_shared.errors import DataError, EmbridgeError, OperatorError, Reason
-from embridge_shared.preprocess import worn_ring
 from embridge_shared.service import Notifier
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
@@ -354,36 +353,17 @@ class Agent:
 
     def _fitted(self, entry: SessionPlan, take: Take, decoder: Decoder) -> tuple[StreamDecoder, DecisionConfig | None]:
         """A release fitted to the band and the wearer of a session, and how it decides."""
-        found = serving(
-            self._state_dir,
-            entry.participant,
-            decoder,
-            take.band.spec,
-            edge=self._edge.name,
-            clock=self._clock,
-            auto_turn=self._edge.auto_turn,
-        )
-        asked = entry.false_per_hour if entry.false_per_hour is not None else self._edge.false_per_hour
-        stream = StreamDecoder(
-            decoder,
-            take.band.spec,
-            found.scale,
-            source=found.source,
-            hop_s=self._edge.hop_s if entry.hop_s is None else entry.hop_s,
-            ring=worn_ring(take.band.spec.n_channels, entry.placement.rotation_deg),
-            wearing=found.wearing,
-        )
-        return stream, decision_for(decoder.manifest, wearer=found.source is not None, target_per_hour=asked)
+        return fit(decoder, take.band.spec, entry, self._edge, self._clock)
 
     def _rehearsed(self, entry: SessionPlan, take: Take, live: LiveDecoding | None) -> AbstractContextManager[object]:
         """Let a release that is tried see what a session decodes."""
         if live is None:
             return nullcontext()
 
-        def fit(decoder: Decoder) -> tuple[StreamDecoder, DecisionConfig | None]:
+        def fitted(decoder: Decoder) -> tuple[StreamDecoder, DecisionConfig | None]:
             return self._fitted(entry, take, with_added(decoder, self._state_dir, entry.participant))
 
-        return self._releases.decoding(live, fit)
+        return self._releases.decoding(live, fitted)
 
     async def _roll_back(self, request: Request) -> str:
         name = await self._releases.rollback(request.reason)

@@ -187,6 +187,26 @@ class LiveDecoding:
         return Outcome(self.flush(), [*self._ended(tell=True)])
 
     @property
+    def decision(self) -> DecisionConfig | None:
+        """How evidence becomes decisions now; None where scores are recorded alone."""
+        return None if self._decider is None else self._decider.config
+
+    def retune(self, decision: DecisionConfig) -> None:
+        """Decide otherwise from the next window on; nothing where scores are recorded alone."""
+        if self._decider is not None:
+            self._decider.config = decision
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Gestures in the order of the probabilities."""
+        return self._decoder.labels
+
+    @property
+    def hop_s(self) -> float:
+        """Time between two windows, s."""
+        return self._decoder.hop_s
+
+    @property
     def drift(self) -> Drift | None:
         """How well the wearer's calibration holds; None where nobody watches."""
         return None if self._decoder.wearing is None else self._decoder.wearing.now

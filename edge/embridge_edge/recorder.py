@@ -236,6 +236,11 @@ class Recorder:
         elif note is not None:
             await self._courier.call(self._courier.spool.remember, self.session.id, note)
 
+    @property
+    def decoding(self) -> LiveDecoding | None:
+        """What decodes it; None where nothing does."""
+        return self._live
+
     def quality(self) -> tuple[StreamQuality, ...]:
         """What the channels are worth now, of streams that were judged."""
         return tuple(w.state for w in self._watches.values() if w.state is not None)
