@@ -100,6 +100,9 @@ class Source(ABC):
     def stop(self) -> None:  # noqa: B027
         """End after what has come so far; a source that ends by itself need not."""
 
+    def retry(self) -> None:  # noqa: B027
+        """Look for a device that is away now, instead of when its turn comes."""
+
     def state(self) -> BandState | None:
         """What is known of the device; None where there is none."""
         return None

@@ -81,6 +81,11 @@ class Take:
         for source in self.sources:
             source.watch(changed)
 
+    def retry(self) -> None:
+        """Look for devices that are away now, instead of when their turn comes."""
+        for source in self.sources:
+            source.retry()
+
     def stop(self) -> None:
         """Let every source end that does not end by itself."""
         for source in self.sources:
@@ -126,6 +131,10 @@ class Tap(Source):
     async def reach(self) -> None:
         """Make sure that the source's device is there."""
         await self._source.reach()
+
+    def retry(self) -> None:
+        """Look for the source's device now."""
+        self._source.retry()
 
     def stop(self) -> None:
         """Let the source end."""

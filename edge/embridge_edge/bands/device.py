@@ -221,6 +221,11 @@ class BleBand:
         self._stopped = True
         self._mailbox.nudge()
 
+    def retry(self) -> None:
+        """Look for it now, if it is away and the next attempt would be later."""
+        if self._supervisor is not None and self._thread is not None:
+            self._thread.call(self._supervisor.hurry)
+
     async def release(self) -> None:
         """End, for one of the streams; the last one lets the band go."""
         self._users -= 1

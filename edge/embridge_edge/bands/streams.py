@@ -46,6 +46,9 @@ class Holder(Protocol):
     def changes(self) -> list[tuple[int, BandState]]:
         """States it entered since the last call."""
 
+    def retry(self) -> None:
+        """Look for it now, if it is away."""
+
     def stop(self) -> None:
         """Let every stream end."""
 
@@ -165,6 +168,10 @@ class BandStream(Source):
                     return
                 raise self.device.error()
             await self.device.advance(self)
+
+    def retry(self) -> None:
+        """Look for the band now, if it is away."""
+        self.device.retry()
 
     def stop(self) -> None:
         """End, and every other stream of the band, after what has come so far."""

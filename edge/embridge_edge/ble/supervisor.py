@@ -115,6 +115,11 @@ class Supervisor:
         self._stopping = True
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Do not wait for the next attempt."""
+        if self.status.phase is Phase.RECONNECTING:
+            self._wake.set()
+
     def complain(self, fault: Fault) -> None:
         """The consumer cannot use what comes: connect anew, and give up when that is of no use."""
         if self.status.phase.over or self._gone:

@@ -319,6 +319,9 @@ class Conductor:
 
     def pause(self, now_s: float, why: str = "") -> list[Step]:
         """Stop prompting; what is being held comes again."""
+        if self._state is State.LOST and not self._paused_before:
+            self._paused_before = True
+            return [Noted("paused while the band is away", now_s)]
         if self._state not in RUNNING:
             return _no("there is nothing to pause")
         out = self._break_off(now_s, f"interrupted: {why or 'paused'}") if self._state is State.HOLD else []

@@ -28,6 +28,7 @@ from embridge_edge.source import Packet
 from embridge_edge.takes import Take
 from embridge_shared.clock import Clock
 from embridge_shared.session import CueShown, Event, Marker, Repetition, RepetitionStatus
+from embridge_shared.signal import StreamSpec
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,15 @@ class Leader:
         """Time of the signal: the end of what was recorded."""
         self.last_ns = 0
         """When the last packet came, on the host's monotonic clock, ns; 0 before the first."""
+
+    @property
+    def spec(self) -> StreamSpec:
+        """The band's stream."""
+        return self._take.band.spec
+
+    def retry(self) -> None:
+        """Look for a band that is away now."""
+        self._take.retry()
 
     @property
     def recorder(self) -> Recorder | None:

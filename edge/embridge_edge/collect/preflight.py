@@ -303,9 +303,18 @@ class Preflight:
             self._task = None
         await self._take.close()
 
+    @property
+    def spec(self) -> StreamSpec:
+        """The band's stream."""
+        return self._take.band.spec
+
     def state(self) -> BandState | None:
         """What is known of the band."""
         return self._take.band.state()
+
+    def retry(self) -> None:
+        """Look for the band now."""
+        self._take.retry()
 
     def retest(self) -> None:
         """Forget what was seen: an electrode was pressed on, the band moved."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -116,6 +117,9 @@ class Station:
         self.tell: list[Callable[[Sequence[Step]], None]] = []
         self._ask = ask_consent or cloud_consent(settings)
         self._preflight: Preflight | None = None
+        self._notifier = notifier
+        self._one = asyncio.Lock()
+        self._wanted, self._stood_aside, self._back = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         """Deliver for ever.
@@ -124,7 +128,44 @@ class Station:
             OperatorError: LOCKED: another agent runs in the state directory.
         """
         async with prompts.told(self.settings.edge.state_dir, lambda: self.leader):
-            await self.agent.run()
+            while True:
+                await self._until_aside()
+                self._stood_aside.set()
+                await self._back.wait()
+                self._stood_aside.clear()
+                self.agent = Agent(self.settings, self.clock, notifier=self._notifier)
+
+    async def _until_aside(self) -> None:
+        running = asyncio.create_task(self.agent.run(), name="agent")
+        leaving = asyncio.create_task(self._wanted.wait(), name="aside")
+        try:
+            await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not running.done():
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        if not running.cancelled():
+            running.result()
+
+    @contextlib.asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """Leave band, spool and state directory to others for a moment; nothing is delivered meanwhile.
+
+        Raises:
+            OperatorError: LOCKED: a session is being recorded.
+        """
+        async with self._one:
+            if self.leader is not None:
+                raise self._busy()
+            self._back.clear()
+            self._wanted.set()
+            try:
+                await self._stood_aside.wait()
+                yield
+            finally:
+                self._wanted.clear()
+                self._back.set()
 
     # What is known
 
@@ -158,7 +199,7 @@ class Station:
     async def names(self) -> tuple[str, ...]:
         """Names of the sessions there are on this edge."""
         known = await self.agent.courier.call(self.agent.courier.spool.sessions)
-        return tuple(k.name for k in known)
+        return tuple(sorted(k.name for k in known))
 
     async def free_name(self, participant: str, placement: Placement) -> str:
         """The next free name of a participant's session."""
@@ -228,9 +269,7 @@ class Station:
             OperatorError: The spool or its disk is full; LOCKED: a session is recorded already.
         """
         if self.leader is not None:
-            raise OperatorError(
-                f"session {self.leader.setup.name} is being recorded", reason=Reason.LOCKED, hint="End that one first."
-            )
+            raise self._busy()
         setup = journal.setup
         setup.check()
         take = setup.open(self.clock, self.settings.edge)
@@ -257,6 +296,10 @@ class Station:
     async def finish(self, name: str) -> bool:
         """End an interrupted session with what there is of it; whether there was one."""
         return await self.agent.finish(name, _BY_HAND)
+
+    def _busy(self) -> OperatorError:
+        name = "" if self.leader is None else self.leader.setup.name
+        return OperatorError(f"session {name} is being recorded", reason=Reason.LOCKED, hint="End that one first.")
 
     def _told(self, steps: Sequence[Step]) -> None:
         for tell in self.tell:
