@@ -101,7 +101,8 @@ class ScriptedEdge:
             self.update = replace(self.update, phase=phase, release=self.release, detail="recalled")
             self.release, self.todo, self.health = desired.release, [], None
         elif desired.release == self.release or desired.release in recalled or self.fate == "deaf":
-            self.todo = [] if desired.release != self.update.release else self.todo
+            if desired.release != self.update.release:
+                self.todo, self.update = [], UpdateState(release=desired.release, rollout=desired.rollout)
         elif desired.release != self.update.release or desired.rollout != self.update.rollout:
             self.update = UpdateState(release=desired.release, rollout=desired.rollout, digest=desired.digest)
             self.todo = list(GOOD)
