@@ -27,6 +27,9 @@ class HttpFetcher(FetcherInterface):
     Args:
         timeout_s: Longest wait for a connection and between two blocks, s.
         tls: Certificates to trust and to show; the system's by default.
+
+    Attributes:
+        received: Bytes of all bodies so far.
     """
 
     def __init__(self, timeout_s: float = 30.0, tls: ssl.SSLContext | None = None) -> None:
@@ -37,6 +40,7 @@ class HttpFetcher(FetcherInterface):
             ssl_context=tls,
             headers={"Accept-Encoding": "identity", "User-Agent": "embridge-edge"},
         )
+        self.received = 0
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         try:
@@ -48,10 +52,11 @@ class HttpFetcher(FetcherInterface):
             raise exceptions.DownloadHTTPError(f"{url} answered {response.status}", response.status)
         return self._blocks(url, response)
 
-    @staticmethod
-    def _blocks(url: str, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    def _blocks(self, url: str, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         try:
-            yield from response.stream(_BLOCK, decode_content=False)
+            for block in response.stream(_BLOCK, decode_content=False):
+                self.received += len(block)
+                yield block
         except urllib3.exceptions.HTTPError as error:
             raise _download_error(url, error) from error
         finally:
@@ -83,6 +88,7 @@ class HttpFetcher(FetcherInterface):
                     file.truncate(held)
                     while block := response.read1(_BLOCK, decode_content=False):
                         held += len(block)
+                        self.received += len(block)
                         if held > size:
                             raise ModelError(
                                 f"{url} is longer than the {size} bytes that were signed.",
