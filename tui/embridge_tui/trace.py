@@ -137,7 +137,8 @@ def _dot(value: NDArray[Any], rows: int) -> NDArray[np.int16]:
     """The row of dots that a value falls on, counted from the top."""
     last = 4 * rows - 1
     at = np.nan_to_num(np.rint((1.0 - value) * (0.5 * last)), nan=0.0, posinf=last, neginf=0.0)
-    return np.clip(at, 0, last).astype(np.int16)
+    row: NDArray[np.int16] = np.clip(at, 0, last).astype(np.int16)
+    return row
 
 
 def _with_gaps(codes: _Codes, missing: NDArray[np.bool_], blank: int) -> _Codes:
@@ -145,7 +146,7 @@ def _with_gaps(codes: _Codes, missing: NDArray[np.bool_], blank: int) -> _Codes:
     if not missing.any():
         return codes
     channels, rows, columns = codes.shape
-    gaps = missing.reshape(channels, columns, PER_CELL).any(-1)
+    gaps: NDArray[np.bool_] = np.logical_or.reduce(missing.reshape(channels, columns, PER_CELL), axis=-1)
     codes = np.where(gaps[:, None], np.uint32(blank), codes)
     middle = (rows - 1) // 2
     codes[:, middle] = np.where(gaps, np.uint32(GAP), codes[:, middle])

@@ -1,0 +1,319 @@
+"""A recorded session that decodes while somebody watches: says what they see, keeps what they say of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from embridge_edge.agent import Agent
+from embridge_edge.decode.decision import Decided
+from embridge_edge.digest import Digest
+from embridge_edge.enrol.desk import bundle_here
+from embridge_edge.enrol.store import WearerStore
+from embridge_edge.live_rival import Rival, fitted_rival
+from embridge_edge.live_score import Movement, Outcome, judge, next_target
+from embridge_edge.live_seat import Seat, View, Which
+from embridge_edge.plan import SessionPlan, check_participant
+from embridge_edge.recorder import Recorder
+from embridge_edge.source import Packet
+from embridge_edge.takes import Take, open_take
+from embridge_shared.clock import Clock
+from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
+from embridge_shared.gesture_spec import check_label
+from embridge_shared.gestures import REST_LABEL
+from embridge_shared.session import Event, Marker, Repetition, RepetitionStatus, WearingChanged
+from embridge_shared.settings import EdgeSettings
+from embridge_shared.signal import StreamSpec
+
+logger = logging.getLogger(__name__)
+
+_NO_RELEASE: Final = "Roll one out to it: `embridge rollout start RELEASE`; it arrives while this edge is connected."
+_ANEW: Final = "labelled anew"
+
+Tap = Callable[[int, Packet], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What somebody said a movement was.
+
+    Attributes:
+        gesture: The label.
+        said: What was decoded; empty if nothing.
+        outcome: What that means.
+        kept: A repetition lies in the session, not a marker alone.
+    """
+
+    gesture: str
+    said: str
+    outcome: Outcome
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The last label that was about a movement."""
+
+    movement: Movement
+    repetition: Repetition | None
+    outcomes: dict[Which, Outcome]
+
+
+class LiveSitting:
+    """One session that decodes, recorded by an agent of this process and watched by somebody.
+
+    Args:
+        agent: Records and delivers; it runs meanwhile.
+        settings: Of the edge.
+        plan: Whose session, with which band; decoded in any case.
+        clock: Wall and monotonic time.
+        base: Folder that the plan's paths start from.
+        taps: Shown every packet, with the ordinal of its source.
+
+    Raises:
+        ConfigError: The participant cannot be recorded, or the plan asks for what cannot be.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        settings: EdgeSettings,
+        plan: SessionPlan,
+        clock: Clock,
+        *,
+        base: Path = Path(),
+        taps: Sequence[Tap] = (),
+    ) -> None:
+        check_participant(plan.participant, "--participant")
+        self.plan = msgspec.structs.replace(plan, decode=True)
+        self._agent = agent
+        self._settings = settings
+        self._clock = clock
+        self._taps = tuple(taps)
+        self._take: Take = open_take(self.plan, base, clock, adapter=settings.adapter)
+        self._recorder: Recorder | None = None
+        self._seats = {Which.A: Seat(Which.A, self._radio_s)}
+        self._rival: Rival | None = None
+        self._rival_task: asyncio.Task[None] | None = None
+        self._packet = 1
+        self._counts: Counter[str] = Counter()
+        self._last: _Kept | None = None
+        self._one = asyncio.Lock()
+        self.last_ns = 0
+        """When the last packet came, on the host's monotonic clock, ns; 0 before the first."""
+        self.began_ns = 0
+        """When the first packet came, ns; 0 before."""
+
+    @property
+    def spec(self) -> StreamSpec:
+        """The band's stream."""
+        return self._take.band.spec
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records it; None before it does."""
+        return self._recorder
+
+    @property
+    def wearing(self) -> WearingChanged | None:
+        """How the band sits; None where nobody watches."""
+        return None if self._recorder is None else self._recorder.wearing()
+
+    async def run(self) -> Digest:
+        """Record and decode until the source ends or `stop`.
+
+        Raises:
+            OperatorError: NOT_FOUND: this edge has no release, or nobody calibrated the wearer for it; DISK_FULL.
+            ModelError: INCOMPATIBLE: the release is for another band, or does not say how to decide.
+            DeviceError: The band cannot be reached.
+        """
+        await asyncio.to_thread(self._check)
+        self._agent.decisions.add(self._seats[Which.A])
+        try:
+            return await self._agent.record(self.plan, self, take=self._take)
+        finally:
+            self._agent.decisions.remove(self._seats[Which.A])
+            await self._part()
+
+    def stop(self) -> None:
+        """End in good order after what has come so far."""
+        self._take.stop()
+
+    def view(self, which: Which = Which.A) -> View | None:
+        """What a release does; None before it decodes, and of B before it is asked for."""
+        if which is Which.B:
+            seat = self._seats.get(which)
+            return None if seat is None or self._rival is None else seat.view(self._rival.live, self._rival.dropped)
+        live = None if self._recorder is None else self._recorder.decoding
+        return None if live is None else self._seats[which].view(live)
+
+    # what is said of it
+
+    async def label(self, gesture: str) -> Labelled:
+        """Keep what the last movement was: a marker in any case, and a repetition where there was a movement.
+
+        A second label of the same movement takes the place of the first, whose repetition stays as rejected.
+
+        Raises:
+            ConfigError: `gesture` cannot be a label.
+            OperatorError: Nothing is recorded, or the spool is full.
+        """
+        if gesture != REST_LABEL:
+            check_label(gesture)
+        recorder = self._running()
+        now_ns = self._clock.wall_ns()
+        async with self._one:
+            movement = self._seats[Which.A].movements.at(now_ns)
+            before = self._last if movement is not None else None
+            if before is not None and movement is not None and before.movement.start_ns != movement.start_ns:
+                before = None
+            said = movement.said[-1] if movement is not None and movement.said else None
+            words = f"{said[0]} {said[1]:.2f}" if said is not None else "nothing"
+            events: list[Event] = [Marker(text=f"label {gesture}: decoded {words}", t_ns=now_ns)]
+            if before is not None and before.repetition is not None:
+                rejected = {"status": RepetitionStatus.REJECTED, "reason": _ANEW}
+                events.append(msgspec.structs.replace(before.repetition, **rejected))
+            repetition = self._repetition(gesture, movement, now_ns)
+            events += [] if repetition is None else [repetition]
+            await recorder.tell(events)
+            outcomes = self._count(gesture, before, now_ns)
+            if movement is not None:
+                self._last = _Kept(movement, repetition, outcomes)
+        return Labelled(gesture, said[0] if said is not None else "", outcomes[Which.A], repetition is not None)
+
+    def _repetition(self, gesture: str, movement: Movement | None, now_ns: int) -> Repetition | None:
+        if movement is None or gesture == REST_LABEL:
+            return None
+        self._counts[gesture] += 1
+        end_ns = now_ns if movement.end_ns is None else movement.end_ns
+        return Repetition(gesture=gesture, repetition=self._counts[gesture], start_ns=movement.start_ns, end_ns=end_ns)
+
+    def _count(self, gesture: str, before: _Kept | None, now_ns: int) -> dict[Which, Outcome]:
+        outcomes = {which: judge(gesture, seat.movements.at(now_ns)) for which, seat in self._seats.items()}
+        for which, outcome in outcomes.items():
+            known = None if before is None else before.outcomes.get(which)
+            self._seats[which].labelled(gesture, outcome, now_ns, known)
+        return outcomes
+
+    async def retune(self, by: int) -> float:
+        """Take the next rate of false activations the release has thresholds for, until the session ends.
+
+        Args:
+            by: 1 for more of them, -1 for fewer.
+
+        Returns:
+            False activations an hour.
+
+        Raises:
+            OperatorError: NOT_FOUND: the release has thresholds for one rate only.
+        """
+        recorder = self._running()
+        live = recorder.decoding
+        decision = None if live is None else live.decision
+        targets = () if decision is None else tuple(p.target_per_hour for p in decision.points)
+        if live is None or decision is None or len(targets) < 2:
+            raise OperatorError(
+                "this release has thresholds for one rate of false activations.",
+                reason=Reason.NOT_FOUND,
+                hint="A release trained with this version has several.",
+            )
+        target = next_target(targets, decision.target_per_hour, by)
+        live.retune(decision.at(target))
+        await recorder.tell([Marker(text=f"thresholds for {target:g} false an hour", t_ns=self._clock.wall_ns())])
+        return target
+
+    async def compare(self) -> None:
+        """Let the release that ran before decode beside the one that runs, from now on.
+
+        Raises:
+            OperatorError: NOT_FOUND: there is none.
+            ModelError: It is damaged, or does not fit the band.
+        """
+        recorder = self._running()
+        if self._rival is not None:
+            return
+        seat = Seat(Which.B, self._radio_s)
+        live = await asyncio.to_thread(fitted_rival, self.plan, self.spec, self._settings, self._clock, seat)
+        if self._rival is not None or self._recorder is not recorder:
+            return
+        self._rival = Rival(live, recorder.session, recorder.time_ns)
+        self._seats[Which.B] = seat
+        self._rival_task = asyncio.create_task(self._rival.run(), name="live-rival")
+        self._rival_task.add_done_callback(self._rival_ended)
+        words = f"compared with {live.release}"
+        await recorder.tell([Marker(text=words, t_ns=self._clock.wall_ns())])
+
+    # company of the recording
+
+    def joins(self, recorder: Recorder) -> None:
+        """The recording begins."""
+        self._recorder = recorder
+
+    async def seen(self, ordinal: int, packet: Packet) -> None:
+        """A packet was recorded."""
+        for tap in self._taps:
+            tap(ordinal, packet)
+        if self._recorder is None or ordinal != self._recorder.lead:
+            return
+        self._packet = len(packet.samples)
+        self.last_ns = packet.host_ns
+        self.began_ns = self.began_ns or packet.host_ns
+        if self._rival is not None:
+            self._rival.packet(packet)
+
+    async def leaves(self, reason: str) -> None:
+        """It ends."""
+        await self._part()
+
+    async def _part(self) -> None:
+        task, self._rival_task = self._rival_task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _rival_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, EmbridgeError):
+            logger.error("the release before does not decode any more: %s", error)
+        elif error is not None:
+            logger.error("the release before does not decode any more", exc_info=error)
+
+    def _radio_s(self, decided: Decided) -> float:
+        """From the first sample of the packet that completed a window to its arrival, s."""
+        if self._recorder is None:
+            return 0.0
+        session = self._recorder.session
+        arrived_ns = session.started_ns + decided.arrived_ns - session.host_ns
+        return max(0.0, (arrived_ns - decided.t_ns) * 1e-9) + (self._packet - 1) / self.spec.rate_hz
+
+    def _running(self) -> Recorder:
+        if self._recorder is None:
+            raise OperatorError("nothing is decoded yet.", reason=Reason.NOT_FOUND, hint="Begin, and wait for samples.")
+        return self._recorder
+
+    def _check(self) -> None:
+        """Refuse at once what would be refused after a long wait, or never."""
+        try:
+            manifest = bundle_here(self._settings.state_dir).manifest
+        except OperatorError as error:
+            raise OperatorError(
+                "this edge has no release yet, so nothing can be decoded.", reason=error.reason, hint=_NO_RELEASE
+            ) from None
+        store = WearerStore(
+            self._settings.state_dir, self.plan.participant, edge=self._settings.name, clock=self._clock
+        )
+        if manifest.decision is None and not store.held().repetitions:
+            raise ModelError(
+                f"{manifest.release} gives scores and does not say how they become gestures.",
+                reason=Reason.INCOMPATIBLE,
+                hint="Train a release with this version, or enrol gestures of this wearer's own.",
+            )
