@@ -15,10 +15,10 @@ from typing import Any, Final
 import msgspec
 
 from embridge_shared import tls
+from embridge_shared.broker_visit import Visit
 from embridge_shared.cloud_client import CloudApi, connect
 from embridge_shared.doctor.machine import known
 from embridge_shared.doctor.model import Check, Finding, Part, Situation
-from embridge_shared.broker_visit import Visit
 from embridge_shared.doctor.network import version_of
 from embridge_shared.errors import EmbridgeError, NetworkError
 from embridge_shared.wire import topics
@@ -108,7 +108,7 @@ def registry(situation: Situation) -> Iterator[Finding]:
     if not (metadata / "timestamp.json").is_file():
         yield Finding.ok("there is no registry yet: it is made with the first start")
         return
-    missing = [role for role in _ROLES if not (folder / "keys" / f"{role}.pem").is_file()]
+    missing = [role for role in _ROLES[1:] if not (folder / "keys" / f"{role}.pem").is_file()]
     if missing:
         yield Finding.fail(f"the keys of {', '.join(missing)} are missing", "Restore `registry/keys` from the backup.")
     open_keys = [p.name for p in (folder / "keys").glob("*.pem") if stat.S_IMODE(p.stat().st_mode) & 0o077]
@@ -140,7 +140,10 @@ def _fresh(role: str, path: Path | None, situation: Situation) -> Iterator[Findi
         yield Finding.fail(f"{path.name} ended {-days:.1f} days ago: edges refuse the repository",
                            "Start the cloud, which signs it anew; check its clock.")  # fmt: skip
     elif days < _FRESH_DAYS[role]:
-        yield Finding.warn(f"{path.name} ends in {days:.1f} days", "The running cloud signs daily: see its log.")
+        hint = "The running cloud signs daily: see its log."
+        if role == "root":
+            hint = "Its keys are elsewhere? `embridge release key renew`, sign the draft there, apply it."
+        yield Finding.warn(f"{path.name} ends in {days:.1f} days", hint)
     else:
         yield Finding.ok(f"{path.name} is good for {days:.0f} days")
 

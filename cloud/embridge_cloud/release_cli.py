@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embridge_cloud.release_key_cli import app as keys
+
 from embridge_cloud import release_book_cli
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys, name="key")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

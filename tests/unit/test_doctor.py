@@ -428,8 +428,8 @@ def test_the_registry(at, tmp_path):
     told(cloud.registry(at(ahead_days=6)), Level.WARN, "timestamp.json ends in")
     told(cloud.registry(at(ahead_days=8)), Level.FAIL, "timestamp.json ended")
     keys = tmp_path / "cloud" / "registry" / "keys"
-    (keys / "root.pem").chmod(0o640)
-    told(cloud.registry(at()), Level.FAIL, "others may read root.pem")
+    (keys / "root-1.pem").chmod(0o640)
+    told(cloud.registry(at()), Level.FAIL, "others may read root-1.pem")
     (keys / "targets.pem").unlink()
     told(cloud.registry(at()), Level.FAIL, "the keys of targets are missing")
     (tmp_path / "cloud/registry/repository/metadata/1.root.json").write_text("{}")

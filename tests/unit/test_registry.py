@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from tuf.api.metadata import Metadata
 
-import embridge_cloud.registry as registry_module
-from embridge_cloud.registry import ROLES, Expiry, Registry
+from embridge_cloud.registry import ONLINE, Expiry, Registry, repository
 from embridge_shared.archive import write_atomically
 from embridge_shared.errors import ModelError, OperatorError, Reason
 from embridge_shared.release import read_bundle
@@ -46,13 +45,14 @@ def names(registry: Registry) -> set[str]:
 def test_first_use_makes_private_keys_and_an_empty_repository(registry, tmp_path):
     keys = tmp_path / "registry" / "keys"
     assert keys.stat().st_mode & 0o777 == 0o700
-    assert {key.name for key in keys.iterdir()} == {f"{role}.pem" for role in ROLES}
+    assert {key.stem for key in keys.iterdir()} == {"root-1", "root-2", "root-3", *ONLINE}
     assert all(key.stat().st_mode & 0o777 == 0o600 for key in keys.iterdir())
     assert names(registry) == {"1.root.json", "1.targets.json", "1.snapshot.json", "timestamp.json"}
     assert registry.releases() == ()
     root = Metadata.from_bytes(registry.root_bytes()).signed
     assert root.consistent_snapshot
-    assert len({root.roles[role].keyids[0] for role in ROLES}) == 4
+    assert len({keyid for role in root.roles.values() for keyid in role.keyids}) == 6
+    assert (len(root.roles["root"].keyids), root.roles["root"].threshold) == (3, 2)
     served = b"".join(p.read_bytes() for p in registry.repository.rglob("*") if p.is_file())
     assert b"PRIVATE" not in served
 
@@ -127,7 +127,7 @@ def test_a_crash_while_publishing_leaves_the_repository_as_it_was(registry, tmp_
 
     second = make_bundle(tmp_path, version=2)
     with monkeypatch.context() as patch:
-        patch.setattr(registry_module, "write_atomically", dying)
+        patch.setattr(repository, "write_atomically", dying)
         with pytest.raises(KeyboardInterrupt):
             registry.publish(second)
     again = Registry(tmp_path / "registry", Wall())
