@@ -80,6 +80,11 @@ class CloudApi:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return self._json(path, self.read(path, method="POST", body=data))
 
+    def put(self, path: str, body: Any) -> Any:
+        """Replace what is at `path` with JSON and return the answer; raises as `get`."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._json(path, self.read(path, method="PUT", body=data))
+
     def delete(self, path: str) -> Any:
         """Delete what is at `path` and return the answer; raises as `get`."""
         return self._json(path, self.read(path, method="DELETE"))
