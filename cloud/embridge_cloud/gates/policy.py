@@ -89,7 +89,7 @@ class GatePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     margins: Margins = Margins()
     floors: Floors = Floors()
     costs: Costs = Costs()
-    confidence: float = 0.9
+    confidence: float = 0.8
     resamples: int = 2000
     seed: int = 0
     min_people: int = 3
