@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embridge_cloud.release_key_cli import app as keys
-
 from embridge_cloud import release_book_cli
+from embridge_cloud.release_key_cli import app as keys
+from embridge_cloud.rollouts.recall_cli import recall
 
 if TYPE_CHECKING:
     from embridge_shared.decision import DecisionConfig
@@ -27,7 +27,7 @@ app.add_typer(keys, name="key")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-for _verb in (release_book_cli.lineage, release_book_cli.card, release_book_cli.diff):
+for _verb in (release_book_cli.lineage, release_book_cli.card, release_book_cli.diff, recall):
     app.command()(_verb)
 
 
@@ -48,7 +48,10 @@ def list_releases(
     if not rows:
         typer.echo("Nothing is published yet.", err=True)
     for row in rows:
-        typer.echo(f"{row['name']:<20} {row['digest']}  {row['size']:>10} bytes  agent {row['min_agent']} or later")
+        gone = f"  RECALLED: {row['recalled']}" if row["recalled"] else ""
+        typer.echo(
+            f"{row['name']:<20} {row['digest']}  {row['size']:>10} bytes  agent {row['min_agent']} or later{gone}"
+        )
 
 
 @app.command()
