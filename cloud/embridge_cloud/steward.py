@@ -17,7 +17,6 @@ from embridge_cloud.context import CloudContext
 from embridge_cloud.keeper import OPERATIONS, Body, Keeper
 from embridge_cloud.registry import Registry
 from embridge_cloud.store.views import changes
-from embridge_shared.erasure import SignedOrder
 from embridge_shared.errors import EmbridgeError, OperatorError, Reason
 from embridge_shared.wire import topics
 
@@ -124,7 +123,7 @@ class Steward:
             self._registry = await asyncio.to_thread(Registry, self._context.updates_dir.parent, self._context.clock)
         for order in orders:
             if order.edge in online:
-                signed = SignedOrder(body=order.body(), signatures=self._registry.vouch(order.body()))
+                signed = self._registry.signed(order.body())
                 await self._context.ingester.publish(topics.orders_topic(order.edge), signed.pack())
 
     def _take_answers(self) -> None:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 DIGESTS: Final = "digests"
 _ROLE: Final = "targets"
 _AGAIN_S: Final = 30.0
+_ROOTS_MAX: Final = 64
 
 
 class Erasures:
@@ -157,11 +158,10 @@ def verify(signed: SignedOrder, root: bytes, state_dir: Path) -> ErasureOrder:
         trusted: Metadata[Root] = Metadata.from_bytes(root)
         history = state_dir / UPDATES / "metadata" / "root_history"
         while (path := history / f"{trusted.signed.version + 1}.root.json").is_file():
-            newer: Metadata[Any] = Metadata.from_bytes(path.read_bytes())
-            trusted.verify_delegate(Root.type, newer)
-            if newer.signed.version != trusted.signed.version + 1:
-                raise RepositoryError(f"{path.name} is of another version")
-            trusted = newer
+            trusted = _follow(trusted, path.read_bytes())
+        for newer in signed.roots[:_ROOTS_MAX]:
+            if Metadata.from_bytes(newer).signed.version == trusted.signed.version + 1:
+                trusted = _follow(trusted, newer)
         trusted.signed.verify_delegate(_ROLE, signed.body, signatures)
     except (RepositoryError, ValueError) as error:
         raise ModelError(
@@ -170,6 +170,16 @@ def verify(signed: SignedOrder, root: bytes, state_dir: Path) -> ErasureOrder:
             hint="Nothing was erased.",
         ) from error
     return signed.order()
+
+
+def _follow(trusted: Metadata[Root], newer: bytes) -> Metadata[Root]:
+    """The next root, which enough keys of this one and of itself have signed."""
+    found: Metadata[Any] = Metadata.from_bytes(newer)
+    trusted.verify_delegate(Root.type, found)
+    found.verify_delegate(Root.type, found)
+    if found.signed.version != trusted.signed.version + 1:
+        raise RepositoryError(f"root {found.signed.version} does not follow root {trusted.signed.version}")
+    return found
 
 
 class _Named(msgspec.Struct):

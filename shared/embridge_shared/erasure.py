@@ -53,10 +53,12 @@ class SignedOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         body: `ErasureOrder.body`.
         signatures: Signature by id of the key, of the registry's role `targets`.
+        roots: Root metadata, oldest first, by which an edge that was away follows to the keys of today.
     """
 
     body: bytes
     signatures: dict[str, bytes]
+    roots: tuple[bytes, ...] = ()
 
     def pack(self) -> bytes:
         """As it is sent."""

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from embridge_cloud.registry import Registry
+from embridge_cloud.registry import Ceremony, Registry
 from embridge_edge import cli
 from embridge_edge.courier import Courier
 from embridge_edge.erasures import DIGESTS, Erasures, verify
@@ -60,7 +60,7 @@ def traces(state_dir: Path, recording, payloads) -> set[str]:
 def order(registry: Registry, *, edge: str = "edge-1", number: int = 7, name: str = NAME) -> SignedOrder:
     salt = b"s" * 16
     found = ErasureOrder(id=UUID(int=number), edge=edge, salt=salt, fingerprint=fingerprint(name, salt), issued_ns=T0)
-    return SignedOrder(body=found.body(), signatures=registry.vouch(found.body()))
+    return registry.signed(found.body())
 
 
 @pytest.fixture
@@ -140,6 +140,27 @@ async def test_orders_that_nobody_trusted_signed_are_refused(tmp_path, settings,
     spool = Spool(settings.state_dir / "spool.db", 1 << 30)
     assert len(spool.sessions()) == 2
     spool.close()
+
+
+async def test_an_edge_that_was_away_follows_to_the_keys_of_today(tmp_path, settings, registry):
+    provisioned = registry.root_bytes()
+    old = order(registry)
+    desk = Ceremony(tmp_path / "registry", SystemClock())
+    assert all(desk.rotate("targets").done for _ in range(3))
+    new = order(registry)
+    assert verify(new, provisioned, settings.state_dir).edge == "edge-1"
+    stranger = Registry(tmp_path / "other", SystemClock())
+    Ceremony(tmp_path / "other", SystemClock()).rotate("targets")
+    for bad in (
+        SignedOrder(body=old.body, signatures=old.signatures, roots=new.roots),
+        SignedOrder(body=new.body, signatures=new.signatures, roots=new.roots[:2]),
+        SignedOrder(body=new.body, signatures=new.signatures, roots=(new.roots[2], new.roots[0])),
+        SignedOrder(body=new.body, signatures=new.signatures, roots=(b"[]",)),
+        order(stranger),
+    ):
+        with pytest.raises(ModelError) as caught:
+            verify(bad, provisioned, settings.state_dir)
+        assert caught.value.reason is Reason.SIGNATURE
 
 
 async def test_an_order_waits_for_the_session_under_way(settings, registry):

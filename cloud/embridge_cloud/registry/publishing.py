@@ -14,6 +14,7 @@ from embridge_cloud.registry.keys import ROOT
 from embridge_cloud.registry.repository import Expiry, Loaded, Repository
 from embridge_shared.clock import Clock
 from embridge_shared.delta import DeltaTarget, delta_name, make_delta
+from embridge_shared.erasure import SignedOrder
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
 from embridge_shared.manifest import Published
 from embridge_shared.release import read_bundle
@@ -21,6 +22,7 @@ from embridge_shared.release import read_bundle
 logger = logging.getLogger(__name__)
 
 _PAYS: Final = 0.5  # a delta is published when it is smaller than this share of the bundle
+_ROOTS_SENT: Final = 16
 
 
 class Registry:
@@ -161,6 +163,10 @@ class Registry:
             signer.public_key.keyid: bytes.fromhex(signer.sign(body).signature)
             for signer in self._files.keys.online("targets")
         }
+
+    def signed(self, body: bytes) -> SignedOrder:
+        """An order that edges take, those too that have not heard of the latest roots."""
+        return SignedOrder(body=body, signatures=self.vouch(body), roots=self.roots()[1:][-_ROOTS_SENT:])
 
     def root_bytes(self) -> bytes:
         """The newest root metadata: what an edge is given when it is provisioned, and trusts from then on."""
