@@ -96,6 +96,11 @@ class Seat:
         self._last = decided
         self._tell(decided)
 
+    @property
+    def now_ns(self) -> int | None:
+        """Unix time of the newest sample that was decided on, ns; None before any."""
+        return None if self._last is None else self._last.t_ns
+
     def labelled(self, gesture: str, outcome: Outcome, t_ns: int, before: Outcome | None) -> None:
         """Take a label, which may take the place of one before."""
         if before is not None:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from embridge_edge.agent import Agent
+from embridge_edge.band_plan import AnyBand, BandsSource
 from embridge_edge.decode.decision import Decided
 from embridge_edge.digest import Digest
 from embridge_edge.enrol.desk import bundle_here
@@ -20,7 +21,7 @@ from embridge_edge.enrol.store import WearerStore
 from embridge_edge.live_rival import Rival, fitted_rival
 from embridge_edge.live_score import Movement, Outcome, judge, next_target
 from embridge_edge.live_seat import Seat, View, Which
-from embridge_edge.plan import SessionPlan, check_participant
+from embridge_edge.plan import ReplaySource, SessionPlan, SyntheticSource, check_participant
 from embridge_edge.recorder import Recorder
 from embridge_edge.source import Packet
 from embridge_edge.takes import Take, open_take
@@ -28,7 +29,7 @@ from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
 from embridge_shared.gesture_spec import check_label
 from embridge_shared.gestures import REST_LABEL
-from embridge_shared.session import Event, Marker, Repetition, RepetitionStatus, WearingChanged
+from embridge_shared.session import Event, Marker, Purpose, Repetition, RepetitionStatus, WearingChanged
 from embridge_shared.settings import EdgeSettings
 from embridge_shared.signal import StreamSpec
 
@@ -156,10 +157,19 @@ class LiveSitting:
 
     # what is said of it
 
-    async def label(self, gesture: str) -> Labelled:
+    @property
+    def now_ns(self) -> int:
+        """Unix time of the signal, ns: where it is replayed faster, the wall clock stays behind."""
+        return self._seats[Which.A].now_ns or self._clock.wall_ns()
+
+    async def label(self, gesture: str, t_ns: int | None = None) -> Labelled:
         """Keep what the last movement was: a marker in any case, and a repetition where there was a movement.
 
         A second label of the same movement takes the place of the first, whose repetition stays as rejected.
+
+        Args:
+            gesture: What it was; "rest" where nothing was done.
+            t_ns: The movement that was on then, or had just ended; `now_ns` by default.
 
         Raises:
             ConfigError: `gesture` cannot be a label.
@@ -168,7 +178,7 @@ class LiveSitting:
         if gesture != REST_LABEL:
             check_label(gesture)
         recorder = self._running()
-        now_ns = self._clock.wall_ns()
+        now_ns = self.now_ns if t_ns is None else t_ns
         async with self._one:
             movement = self._seats[Which.A].movements.at(now_ns)
             before = self._last if movement is not None else None
@@ -317,3 +327,27 @@ class LiveSitting:
                 reason=Reason.INCOMPATIBLE,
                 hint="Train a release with this version, or enrol gestures of this wearer's own.",
             )
+
+
+def sitting_of(
+    agent: Agent,
+    settings: EdgeSettings,
+    participant: str,
+    source: AnyBand | BandsSource | SyntheticSource | ReplaySource,
+    clock: Clock,
+    *,
+    base: Path = Path(),
+    taps: Sequence[Tap] = (),
+) -> LiveSitting:
+    """A sitting of a wearer with a band; raises as `LiveSitting`.
+
+    What is labelled by somebody who watches is no training: its bounds are the decoder's own.
+    """
+    plan = SessionPlan(
+        name=f"live-{participant}-{clock.wall_ns() // 1_000_000}",
+        participant=participant,
+        source=source,
+        purpose=Purpose.EVALUATION,
+        protocol="live/1",
+    )
+    return LiveSitting(agent, settings, plan, clock, base=base, taps=taps)
