@@ -149,7 +149,7 @@ class LiveDecoding:
         results: list[Decoded] = []
         try:
             results = await asyncio.to_thread(self._decoder.push, packet.samples, packet.first)
-            self._failing = False
+            self._failing = self._failing and not results
         except ModelError as error:
             if not self._failing:
                 logger.error("windows are left out: %s", error)
