@@ -307,6 +307,8 @@ class Agent:
         except BaseException:
             await take.close()
             raise
+        if live is not None and live.release != begun.session.release:
+            live = None
         self._recorder = Recorder(
             entry,
             begun,

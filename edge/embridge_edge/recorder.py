@@ -98,7 +98,14 @@ async def begin(
     known = await courier.call(courier.spool.session, plan.name)
     if known is not None:
         session = msgspec.msgpack.decode(known.description, type=Session)
-        if session.streams != streams:
+        moved = live is not None and bool(session.release) and live.release != session.release
+        if moved and session.streams[: len(take.sources)] == streams[: len(take.sources)]:
+            logger.warning(
+                "session %s goes on without decoding: it was begun under %s, which runs no more",
+                plan.name,
+                session.release,
+            )
+        elif session.streams != streams:
             raise DataError(
                 f"session {plan.name!r} was begun with other streams than the plan now asks for",
                 hint="Give the changed session a name of its own.",
@@ -178,6 +185,7 @@ class Recorder:
         self._company = company
         self._notes = notes
         self.session = begun.session
+        self._begun = begun
         self._take = take
         self._courier = courier
         self._clock = clock
@@ -393,6 +401,8 @@ class Recorder:
         if self._live is not None:
             last = self._items(self._live.finish())
             totals += [self._live.until] * len(self._live.specs)
+        # What was decoded before the release changed stays as it was.
+        totals += [self._begun.until(i) for i in range(len(totals), len(self.session.streams))]
         closing = SessionClosed(t_ns=self._clock.wall_ns(), totals=tuple(totals), reason=reason)
         await self._courier.call(self._courier.spool.end, self.session.id, *last, self._event(closing))
         self._spooled()
