@@ -58,6 +58,7 @@ class ReplaySource(
         rate_hz: Where the file does not tell.
         pose: Play its pose too.
         select: What to play.
+        written: What is written down instead of a gesture, where somebody mixed the prompts up.
     """
 
     path: str
@@ -65,6 +66,7 @@ class ReplaySource(
     rate_hz: float | None = None
     pose: bool = True
     select: Selection | None = None
+    written: dict[str, str] = {}
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,10 +209,13 @@ def _synthetic(source: SyntheticSource, clock: Clock, packet_s: float) -> Take:
             SyntheticPose(performance, rate_hz=_POSE_HZ, seed=seed, packet_frames=frames, speed=speed, clock=clock)
         )
     notes = dict(zip(source.gestures, source.written, strict=True)) if source.written else {}
-    annotations = [
-        msgspec.structs.replace(a, gesture=notes.get(a.gesture, a.gesture)) for a in performance.annotations()
-    ]
-    return Take(f"synthetic:{source.wearer}/{source.performance}", tuple(sources), tuple(annotations))
+    annotations = _noted(performance.annotations(), notes)
+    return Take(f"synthetic:{source.wearer}/{source.performance}", tuple(sources), annotations)
+
+
+def _noted(annotations: Iterable[CueShown | Repetition], notes: Mapping[str, str]) -> tuple[CueShown | Repetition, ...]:
+    """What was written down of what was done."""
+    return tuple(msgspec.structs.replace(a, gesture=notes.get(a.gesture, a.gesture)) for a in annotations)
 
 
 def _fault(fault: Fault) -> ElectrodeFault:
@@ -265,7 +268,7 @@ def _replay(source: ReplaySource, base: Path, clock: Clock, packet_s: float) -> 
                 spans=spans(pose, len(recording.pose_samples)),
             )
         )
-    return Take(f"replay:{recording.name}", tuple(sources), annotations)
+    return Take(f"replay:{recording.name}", tuple(sources), _noted(annotations, source.written))
 
 
 def _chosen(annotation: CueShown | Repetition, select: Selection) -> bool:
