@@ -122,25 +122,29 @@ class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
         return over and not self.faults and (self.state == RolloutState.DONE or self.ran == self.back)
 
 
-async def rehearse(
-    settings: Sequence[Settings], root: bytes, cloud: CloudApi, asked: Rehearsal, *, speed: float = 1.0
-) -> Rehearsed:
+async def rehearse(settings: Sequence[Settings], cloud: CloudApi, asked: Rehearsal, *, speed: float = 1.0) -> Rehearsed:
     """Let edges take a release from a cloud.
 
     Args:
-        settings: Of each edge: broker, name, state directory.
-        root: Root metadata that the edges are provisioned with.
+        settings: Of each edge: broker, name, state directory, root of trust.
         cloud: Where rollouts are asked for; its process may be restarted meanwhile.
         asked: What is rehearsed.
         speed: Seconds of the edges' clock a second.
 
     Raises:
-        OperatorError: The cloud does not know the release.
+        OperatorError: The cloud does not know the release; the edges have no root of trust.
         NetworkError: TIMEOUT: the edges did not connect, or it was not over in time.
     """
     room_for(len(settings))
     clock = ScaledClock(speed)
-    means = Means(root, clock, asked.release)
+    root = settings[0].edge.update_root
+    if root is None:
+        raise OperatorError(
+            "edges need the root of the registry.",
+            reason=Reason.NOT_FOUND,
+            hint="Set edge.update_root to metadata/1.root.json of the cloud's registry.",
+        )
+    means = Means(root.read_bytes(), clock, asked.release)
     troubles = assign([s.edge.name for s in settings], asked.troubles, asked.seed)
     edges = [UpdatingEdge(s, means, troubles.get(s.edge.name), seed=i) for i, s in enumerate(settings)]
     conductor = _Conductor(edges, cloud, asked)

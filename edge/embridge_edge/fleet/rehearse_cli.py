@@ -61,17 +61,11 @@ def rehearse(
     from embridge_edge.fleet.rehearse import rehearse as run
     from embridge_shared import logs
     from embridge_shared.cloud_client import connect
-    from embridge_shared.errors import ModelError, OperatorError, Reason
+    from embridge_shared.errors import ModelError, Reason
     from embridge_shared.settings import load
 
     base = load()
     logs.configure_for(base)
-    if base.edge.update_root is None:
-        raise OperatorError(
-            "edges need the root of the registry.",
-            reason=Reason.NOT_FOUND,
-            hint="Set edge.update_root to metadata/1.root.json of the cloud's registry.",
-        )
     asked = Rehearsal(
         release=release,
         policy=_policy(waves, soak_s, probation_s, max_errors),
@@ -83,7 +77,7 @@ def rehearse(
     names = [f"{prefix}-{i:04d}" for i in range(1, edges + 1)]
     with tempfile.TemporaryDirectory(prefix="embridge-rehearsal-") as temporary:
         fleet = settings_in(base, names, folder or Path(temporary))
-        found = asyncio.run(run(fleet, base.edge.update_root.read_bytes(), connect(url), asked, speed=speed))
+        found = asyncio.run(run(fleet, connect(url), asked, speed=speed))
     typer.echo(msgspec.json.encode(found).decode()) if as_json else _tell(found)
     if not found.settled:
         raise ModelError(
