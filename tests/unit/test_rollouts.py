@@ -40,6 +40,7 @@ async def test_a_release_reaches_every_edge_in_two_waves(tmp_path):
     assert set(world.running().values()) == {NEW}
     assert world.sent == 8
     assert [row[0] for row in world.rows] == [
+        "rollout.begin",
         "rollout.wave", "rollout.soak", "rollout.wave", "rollout.soak", "rollout.finish",
     ]  # fmt: skip
     assert {row[1] for row in world.rows} == {"rollout:r-0001"}
@@ -365,7 +366,7 @@ async def test_messages_cost_what_they_cost_however_many_edges_there_are(tmp_pat
     assert rollout.state is RolloutState.DONE
     assert time.perf_counter() - began < 20.0
     assert world.sent == 2000
-    assert len(world.rows) == 3
+    assert len(world.rows) == 4
     assert sum(1 for kind, _, _ in world.events if kind == "edge.update") < 1000
 
 

@@ -15,12 +15,12 @@ import msgspec
 
 from embridge_cloud.rollouts import orders, verbs
 from embridge_cloud.rollouts.carrier import Carrier, Kept, Outlet
-from embridge_cloud.rollouts.engine import OPEN, begin_roll_back, begin_wave, step
+from embridge_cloud.rollouts.engine import OPEN, begin_roll_back, step
 from embridge_cloud.rollouts.orders import Releases
 from embridge_cloud.rollouts.roster import Shadow
 from embridge_cloud.rollouts.shelf import number
-from embridge_cloud.rollouts.starting import Start, check_free, plan
-from embridge_cloud.rollouts.views import Action, EdgeView
+from embridge_cloud.rollouts.starting import Start, begin, check_free, plan
+from embridge_cloud.rollouts.views import EdgeView
 from embridge_cloud.waiting import first_of
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError
@@ -122,9 +122,7 @@ class Rollouts:
             check_free(rollout, self.shelf.open())
             if request.dry_run:
                 return rollout
-            actions: tuple[Action, ...] = ()
-            if rollout.state is RolloutState.RUNNING:
-                rollout, actions = begin_wave(rollout, 0, start.now_ns)
+            rollout, actions = begin(rollout, start)
             await self._carrier.carry_out(None, rollout, actions, releases)
         await self.round()
         return self.shelf.get(rollout.id)

@@ -54,7 +54,7 @@ def step(
     actions: list[Action] = []
     if rollout.state in OPEN:
         rollout = _judge_silence(rollout, now_ns, listening_ns)
-    actions += _news(before, errors(rollout.edges).edges)
+        actions += _news(before, errors(rollout.edges).edges)
     while True:
         moved, more = _move(rollout, now_ns, listening_ns)
         actions += more

@@ -39,7 +39,8 @@ def heard(rollout: Rollout, progress: EdgeProgress, view: EdgeView) -> EdgeProgr
     if (phase, detail, retries) != (progress.phase, progress.detail, progress.retries):
         changes |= {"phase": phase, "detail": detail, "retries": retries, "heard_ns": view.heard_ns}
     error = fault(rollout, phase, detail, retries) or unwell(rollout, phase, view)
-    if error != progress.error:
+    # That an edge returns when it is asked to is no error of the release.
+    if error != progress.error and rollout.state not in WITHDRAWN:
         changes["error"] = error
     return _changed(progress, changes)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import msgspec
 
 from embridge_cloud.rollouts import judge
-from embridge_cloud.rollouts.engine import enter
+from embridge_cloud.rollouts.engine import begin_wave, enter
 from embridge_cloud.rollouts.orders import Releases, barred, view_of
 from embridge_cloud.rollouts.roster import Roster, Shadow, unknown
+from embridge_cloud.rollouts.views import Action, Note
 from embridge_cloud.rollouts.waves import assign
 from embridge_shared.errors import OperatorError, Reason
 from embridge_shared.fleet import EdgeProgress, Rollout, RolloutPolicy, RolloutRequest, RolloutState
@@ -67,6 +68,16 @@ def plan(
     first = blank.policy.waves[0]
     state = RolloutState.WAITING if first.approve else RolloutState.RUNNING
     return enter(blank, state, start.now_ns, edges=edges)
+
+
+def begin(rollout: Rollout, start: Start) -> tuple[Rollout, tuple[Action, ...]]:
+    """The first wave, unless somebody must approve it, and what the history says of it."""
+    concerned = sum(1 for p in rollout.edges if not p.left)
+    note = Note("rollout.begin", {"release": rollout.release, "by": start.by, "edges": concerned})
+    if rollout.state is RolloutState.WAITING:
+        return rollout, (note,)
+    begun, actions = begin_wave(rollout, 0, start.now_ns)
+    return begun, (note, *actions)
 
 
 def check_free(rollout: Rollout, others: Sequence[Rollout]) -> None:

@@ -17,7 +17,7 @@ def headline(rollout: Rollout) -> str:
     """One line: what, where it stands, and how many have it."""
     committed, edges = sum(w.committed for w in rollout.tally), sum(w.edges for w in rollout.tally)
     errors = sum(w.errors for w in rollout.tally)
-    failed = f", {errors} errors" if errors else ""
+    failed = f", {_errors(errors)}" if errors else ""
     whom = f"  cohort {rollout.cohort}" if rollout.cohort else ""
     state = str(rollout.state).replace("_", " ")
     why = f": {rollout.reason}" if rollout.reason else ""
@@ -52,10 +52,14 @@ def lines(rollout: Rollout, now_ns: int, *, every: bool = False) -> Iterator[str
     yield from _edges(rollout, now_ns, every=every)
 
 
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count} errors"
+
+
 def _wave(rollout: Rollout, number: int, counts: WaveTally, now_ns: int) -> str:
     share = counts.committed / counts.edges if counts.edges else 0.0
     full = round(share * _BAR)
-    notes = [f"{counts.errors} errors"] if counts.errors else []
+    notes = [_errors(counts.errors)] if counts.errors else []
     notes += [f"{counts.offline} away"] if counts.offline else []
     notes += [f"{counts.waits} record"] if counts.waits else []
     notes.append(_stage(rollout, number, counts, now_ns))
@@ -79,7 +83,8 @@ def _stage(rollout: Rollout, number: int, counts: WaveTally, now_ns: int) -> str
     if rollout.state is RolloutState.WAITING:
         return "waits to be approved"
     if rollout.state is RolloutState.SOAKING:
-        return f"soaks {spoken((now_ns - rollout.since_ns) * 1e-9)} of {spoken(wave.soak_s)}"
+        soaked_s = min(wave.soak_s, (now_ns - rollout.since_ns) * 1e-9)
+        return f"soaks {spoken(soaked_s)} of {spoken(wave.soak_s)}"
     return str(rollout.state)
 
 
@@ -90,7 +95,7 @@ def _edges(rollout: Rollout, now_ns: int, *, every: bool) -> Iterator[str]:
     width = max(4, *(len(p.edge) for p in chosen))
     yield f"{'edge':<{width}}  {'wave':<5} {'ran':<16} {'heard':<10} says"
     for progress in sorted(chosen, key=lambda p: (not p.error, p.wave, p.edge))[: None if every else _SHOWN]:
-        heard = "away" if not progress.online_ns else _ago(progress, now_ns)
+        heard = "-" if progress.left else _ago(progress, now_ns) if progress.online_ns else "away"
         yield (
             f"{progress.edge:<{width}}  {progress.wave + 1:<5} {progress.from_release or '-':<16} {heard:<10} "
             f"{_words(progress)}"
@@ -109,6 +114,8 @@ def _words(progress: EdgeProgress) -> str:
     if progress.left:
         return f"takes no part: {progress.left}"
     said = progress.error or progress.detail or str(progress.phase).replace("_", " ")
+    if said == UpdatePhase.IDLE:
+        said = "was asked, has not answered yet"
     marks = ["error" if progress.error else "", "went on in spite of it" if progress.forgiven else ""]
     if progress.retries and progress.phase is UpdatePhase.FAILED:
         marks.append(f"try {progress.retries}")
