@@ -17,28 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_cloud.card import model_card
+from embridge_cloud.gates.guard import inspect, write_guard
 from embridge_cloud.learn.config import HeadName
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.export import Exported, export_encoder, export_pose, run_singly
 from embridge_cloud.learn.export_stream import export_stream
 from embridge_cloud.learn.heads import DEEP, Head, fit_head, save_head
 from embridge_cloud.learn.optim import Progress, ProgressCallback
-from embridge_cloud.learn.pipeline import pretrain_encoders
 from embridge_cloud.learn.trained import Trained
 from embridge_cloud.learn.wearer_prior import fit_wearer_prior
 from embridge_cloud.learn.zeroshot import evaluate_zero_shot
 from embridge_cloud.prototypes import PrototypeIndex, build_prototypes
 from embridge_cloud.recipe import CONTROL, MODEL, SUMMARY, Recipe, Summary
+from embridge_cloud.replay import replayed
 from embridge_cloud.snapshot import Snapshot, take_snapshot
 from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.study.choice import Choice
-from embridge_cloud.study.judge import judge_heads
 from embridge_cloud.traces import trace_of
+from embridge_cloud.training import Desk, Trainer, space_of
 from embridge_cloud.tuning import Speaker, Tuned, doubted, head_traces, tune, wearer_traces
 from embridge_shared import gestures as vocabulary
+from embridge_shared.archive import write_atomically
 from embridge_shared.clock import Clock
-from embridge_shared.errors import ConfigError, DataError, LeakageError
-from embridge_shared.manifest import lineage_code
+from embridge_shared.errors import DataError
+from embridge_shared.manifest import PoseSpace, lineage_code
 from embridge_shared.performance import Performances, measure
 from embridge_shared.preprocess import PoseConfig
 from embridge_shared.release import (
@@ -70,7 +72,9 @@ _GOLDEN_WINDOWS = 8
 _SAMPLE = 256
 
 
-def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: ProgressCallback) -> Summary:
+def realign(
+    store: Path, config: Recipe, out: Path, clock: Clock, progress: ProgressCallback, *, desk: Desk | None = None
+) -> Summary:
     """Train on what is sealed and write a candidate release.
 
     Args:
@@ -79,69 +83,36 @@ def realign(store: Path, config: Recipe, out: Path, clock: Clock, progress: Prog
         out: Where to; made.
         clock: Dates the release.
         progress: Told after every step.
+        desk: Frozen data, a model to go on from, checkpoints; by default none of them.
 
     Raises:
         DataError: Too little data.
         LeakageError: The split would let an evaluation see what it must not.
-        ModelError: Training diverged, or the exported encoder answers differently.
+        ModelError: Training diverged, the exported encoder answers differently, or the pose space did not stay.
     """
-    snapshot = take_snapshot(Catalogue(store), config, progress)
-    choice = _choose(snapshot, config, progress)
-    name = msgspec.convert(choice.method, HeadName)
-    encoders = None
-    if name in DEEP:
-        encoders = pretrain_encoders(snapshot.train, config.learn, seed=config.seed, progress=progress)
-
-    def fit(seed: int, tell: ProgressCallback, *, shuffle: bool = False) -> Head:
-        return fit_head(
-            name,
-            snapshot.train,
-            config.learn,
-            seed=seed,
-            unseen=config.unseen,
-            pretrained=encoders,
-            shuffle=shuffle,
-            progress=tell,
-        )
-
-    head = fit(config.seed, progress)
+    desk = desk or Desk()
     out.mkdir(parents=True, exist_ok=True)
+    snapshot = take_snapshot(Catalogue(store), config, progress, frozen=desk.frozen)
+    progress(Progress("guard", 0, 1, 0.0))
+    write_guard(out, inspect(snapshot.train, desk.trusted))
+    snapshot = replace(snapshot, train=replayed(snapshot.train, desk.trusted, config.replay, seed=config.seed))
+    trainer = Trainer(snapshot, config, out, desk, progress)
+    choice = trainer.choose()
+    head = trainer.head(choice)
     save_head(head, out / MODEL)
     for number in range(config.controls):
-        control = fit(config.seed + number, _renamed(progress, "control"), shuffle=True)
+        control = trainer.control(choice, number)
         save_head(control, out / f"{CONTROL}-{number}")
         _prototypes(snapshot, config, control).save(out / f"{CONTROL}-{number}")
     progress(Progress("export", 0, 1, 0.0))
     summary = _release(snapshot, config, choice, head, out, clock)
-    (out / SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(summary)))
+    new = tuple(s for s in snapshot.sessions if s not in set(desk.trusted))
+    left_out = dict(snapshot.left_out)
+    summary = msgspec.structs.replace(summary, warm=trainer.warm, new_sessions=new, left_out=left_out)
+    write_atomically(out / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
+    trainer.done()
     progress(Progress("export", 1, 1, 0.0))
     return summary
-
-
-def _renamed(progress: ProgressCallback, stage: str) -> ProgressCallback:
-    def tell(p: Progress) -> None:
-        progress(replace(p, stage=stage))
-
-    return tell
-
-
-def _choose(snapshot: Snapshot, config: Recipe, progress: ProgressCallback) -> Choice:
-    """The head to ship: the only candidate, or the one that decodes best what the training side holds back."""
-    if len(config.heads) == 1:
-        return Choice(method=config.heads[0], reason="The recipe names no other.", table=())
-    try:
-        return judge_heads(
-            snapshot.train,
-            config.learn,
-            candidates=config.heads,
-            runs=config.trials,
-            progress=_renamed(progress, "trial"),
-        )
-    except LeakageError:
-        raise
-    except (ConfigError, DataError) as error:
-        logger.warning("heads cannot be judged, %s ships: %s", config.heads[-1], error)
-        return Choice(method=config.heads[-1], reason=f"Heads could not be judged: {error}", table=())
 
 
 def _prototypes(snapshot: Snapshot, config: Recipe, head: Head) -> PrototypeIndex:
@@ -194,6 +165,7 @@ def _release(snapshot: Snapshot, config: Recipe, choice: Choice, head: Head, out
         head_reason=choice.reason,
         metrics=metrics,
         history=head.history if isinstance(head, Trained) else {},
+        anchor=space_of(head),
     )
 
 
@@ -274,8 +246,14 @@ def _manifest(
             seed=config.seed,
             config=config.digest(),
         ),
+        pose_space=_pose_space(head, config.generation),
         metrics=metrics,
     )
+
+
+def _pose_space(head: Head, generation: int) -> PoseSpace | None:
+    digest = space_of(head)
+    return PoseSpace(digest=digest, generation=generation) if digest else None
 
 
 def _gallery(snapshot: Snapshot, config: Recipe) -> Windows:

@@ -29,6 +29,24 @@ class PairingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     settle_s: float = 0.0
 
 
+class Continuation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a release takes over from the one it continues.
+
+    Attributes:
+        head: It ships again: another one would speak of another space.
+        anchor: Digest of the pose space that stays; empty where none is learnt.
+        distil: Weight of staying near the former release's embeddings, beside the losses; 0 for none.
+    """
+
+    head: HeadName
+    anchor: str = ""
+    distil: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.distil < 0:
+            raise ConfigError(f"distil is {self.distil}", hint="A weight is 0 or more.")
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a realignment makes.
 
@@ -40,6 +58,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         unseen: Gestures of which only the pose is used, whatever EMG the store holds.
         unseen_from: Poses of unseen gestures: "templates" of the vocabulary, or "recordings" of training participants.
         held_out: Participants nothing is taken from.
+        excluded: Ids of sessions nothing is taken from.
         validation: Participants that only watch the training.
         preprocess: From raw EMG to windows.
         ring: Where the electrodes that the windows are made of sit, so that envelopes of other bands can be read off
@@ -53,6 +72,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             of the training side, held back in turn.
         trials: Partings they are judged on.
         controls: Controls with broken pairs to train beside it.
+        generation: Of the pose space it speaks in.
+        continues: What it takes over from its parent; None makes everything anew.
+        replay: Windows of sessions that its parent has learnt from already, evenly over participant, gesture and
+            session; 0 takes all of them.
     """
 
     line: str = "embridge"
@@ -62,6 +85,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unseen: tuple[str, ...] = ()
     unseen_from: str = "templates"
     held_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     preprocess: PreprocessConfig
     ring: Ring | None = None
@@ -73,12 +97,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heads: tuple[HeadName, ...] = ("regression", "closed", "cpep", "embridge")
     trials: int = 2
     controls: int = 1
+    generation: int = 1
+    continues: Continuation | None = None
+    replay: int = 0
 
     def __post_init__(self) -> None:
         if len(self.seen) < 2 or set(self.seen) & set(self.unseen):
             raise ConfigError("a realignment needs two or more seen gestures, none of them also unseen")
         if not self.heads or len(set(self.heads)) < len(self.heads):
             raise ConfigError("a realignment needs a head, and each candidate once")
+        if self.replay < 0 or self.generation < 1:
+            raise ConfigError(f"a recipe replays {self.replay} windows in generation {self.generation}")
         if self.unseen_from not in ("templates", "recordings"):
             raise ConfigError(f"unseen_from is {self.unseen_from!r}", hint='Use "templates" or "recordings".')
         window, signal = self.preprocess.window, self.learn.emg
@@ -114,6 +143,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         head_reason: Why, in a sentence.
         metrics: Measured figures by name.
         history: Loss curves, one value a step.
+        anchor: Digest of the pose space it speaks in; empty where none is learnt.
+        warm: Digest of the release whose weights the training began with; empty where it began anew.
+        new_sessions: Of the sessions, those its parent has not learnt from.
+        left_out: Why sessions of the snapshot were not used after all, by id.
     """
 
     release: str
@@ -127,3 +160,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     head_reason: str
     metrics: dict[str, float]
     history: dict[str, list[float]]
+    anchor: str = ""
+    warm: str = ""
+    new_sessions: tuple[str, ...] = ()
+    left_out: dict[str, str] = {}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
+from embridge_cloud.frozen import Frozen, digest_of, freeze, still_there
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.optim import Progress, ProgressCallback
 from embridge_cloud.pairing import cut, pair, wearer_scale
 from embridge_cloud.recipe import Recipe
-from embridge_cloud.store.consent import Consents, Scope, read_consents
-from embridge_cloud.store.sealed import Catalogue, SealedSession
+from embridge_cloud.store.consent import read_consents
+from embridge_cloud.store.sealed import Catalogue
 from embridge_cloud.traces import Stretch, stretches
 from embridge_shared.errors import DataError, Reason
-from embridge_shared.session import Purpose
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +29,7 @@ class Snapshot:
         unseen_poses: Pose windows of the unseen gestures by training participants; None when templates serve.
         digest: sha256 over the sessions' content hashes.
         sessions: Ids.
+        left_out: Why sessions that were to be trained on were not, by id.
         stretches: The whole recordings, without the moments of any but the seen gestures.
     """
 
@@ -39,6 +39,7 @@ class Snapshot:
     digest: str
     sessions: tuple[str, ...]
     stretches: tuple[Stretch, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def without(self, people: Collection[str]) -> Snapshot:
         """The same training without some of its participants; what it is tested on is left out.
@@ -59,18 +60,24 @@ class Snapshot:
         )
 
 
-def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallback) -> Snapshot:
+def take_snapshot(
+    catalogue: Catalogue, config: Recipe, progress: ProgressCallback, *, frozen: Frozen | None = None
+) -> Snapshot:
     """Pair and cut the sessions that training may use; whose participant did not agree to it is left out, with a word.
 
+    Args:
+        catalogue: Sealed sessions.
+        config: What to make.
+        progress: Told after every session.
+        frozen: The sessions to use, no others; by default all that may be used now.
+
     Raises:
-        DataError: There is no paired window of a training participant.
+        DataError: There is no paired window of a training participant, or a session is not what it was.
     """
-    # The order of arrival must not decide what is drawn: the same recordings give the same release.
-    consents = read_consents(catalogue.directory)
-    usable = sorted(
-        (s for s in catalogue.sessions() if _usable(s, config) and _permitted(s, consents)),
-        key=lambda s: (s.session.participant.id, s.content_hash),
-    )
+    frozen = frozen or freeze(catalogue, config, now_ns=0)
+    usable, left_out = still_there(catalogue, frozen, read_consents(catalogue.directory))
+    for session, why in left_out.items():
+        logger.warning("session %s is left out: %s", session, why)
     train_parts: list[Windows] = []
     validation_parts: list[Windows] = []
     unseen_parts: list[Windows] = []
@@ -94,25 +101,12 @@ def take_snapshot(catalogue: Catalogue, config: Recipe, progress: ProgressCallba
             hint='Record sessions of purpose "training" with a pose source, and let them be sealed.',
         )
     ids = tuple(str(s.id) for s in usable)
-    digest = hashlib.sha256("\n".join(sorted(s.content_hash for s in usable)).encode()).hexdigest()
     return Snapshot(
         train=concatenate(train_parts),
         validation=concatenate(validation_parts) if validation_parts else None,
         unseen_poses=concatenate(unseen_parts) if unseen_parts else None,
-        digest=digest,
+        digest=digest_of(s.content_hash for s in usable),
         sessions=ids,
         stretches=tuple(whole),
+        left_out=left_out,
     )
-
-
-def _permitted(sealed: SealedSession, consents: Consents) -> bool:
-    why = consents.refusal(sealed.session, Scope.TRAIN, named=False)
-    if why:
-        logger.warning("session %s is left out: %s", sealed.id, why)
-    return not why
-
-
-def _usable(sealed: SealedSession, config: Recipe) -> bool:
-    session = sealed.session
-    learnt = session.purpose is Purpose.TRAINING and not session.split.held_out
-    return learnt and session.participant.id not in config.held_out

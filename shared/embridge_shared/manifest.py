@@ -11,7 +11,7 @@ from embridge_shared.decision import DecisionConfig
 from embridge_shared.preprocess import PoseConfig, PreprocessConfig, Ring, config_hash
 
 SCHEMA: Final = 2
-LATER: Final = ("decision", "wearer_decision", "ring")
+LATER: Final = ("decision", "wearer_decision", "ring", "pose_space")
 """Fields of a manifest that older releases lack; a release that leaves them None is written as those were."""
 
 
@@ -53,6 +53,18 @@ class Lineage(_Part, frozen=True, kw_only=True):
     participants: tuple[str, ...] = ()
     seed: int = 0
     config: str = ""
+
+
+class PoseSpace(_Part, frozen=True, kw_only=True):
+    """The learnt space of hand poses that a release speaks in: what its line holds on to from version to version.
+
+    Attributes:
+        digest: sha256 over pose encoder, centring vector, communities and the scale of joints.
+        generation: Grows with every new one; within a generation the digest stays.
+    """
+
+    digest: str
+    generation: int = 1
 
 
 def lineage_code(participant: str, snapshot: str) -> str:
@@ -117,6 +129,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
         decision: How the scores become decisions; None where nobody fitted it.
         wearer_decision: The same for a model made the wearer's own, see `Bundle.wearer_prior`.
         lineage: What it was made of.
+        pose_space: The pose space it speaks in; None where none is learnt, as with a closed form.
         metrics: What was measured, by name.
         tolerances: Of the self-test.
         files: sha256 and size of every other file; filled in by `write_bundle`.
@@ -146,6 +159,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     decision: DecisionConfig | None = None
     wearer_decision: DecisionConfig | None = None
     lineage: Lineage
+    pose_space: PoseSpace | None = None
     metrics: dict[str, float] = {}
     tolerances: Tolerances = Tolerances()
     files: dict[str, FileEntry] = {}

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from embridge_cloud.learn import communities, objectives
+from embridge_cloud.learn import communities, objectives, world
 from embridge_cloud.learn.augment import augment
 from embridge_cloud.learn.data import Windows, batches
 from embridge_cloud.learn.feed import Batch, Pass, PassSampler, rows_of
 from embridge_cloud.learn.loop import Figures, History, Learning, LossFunction, Run, Stage, train_stage
 from embridge_cloud.learn.model import Bridge, embed_poses, in_batches
+from embridge_cloud.learn.warm import Start
 from embridge_shared.errors import DataError, Reason
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def align(
     rng: np.random.Generator,
     *,
     validate: Callable[[Bridge], float] | None = None,
+    start: Start | None = None,
 ) -> History:
     """Train the EMG side of `model` in place on paired windows.
 
@@ -94,10 +96,12 @@ def align(
         run: Where, and who hears of it.
         rng: Order of the batches.
         validate: Score of the current weights, higher is better; None to leave out.
+        start: What it went on from, where its embeddings are to pull; None for nothing.
 
     Returns:
         One value a step of "align", "nce", "cascle", "mprl", "tau", "query_usage", "query_cosine",
-        "target_entropy" and "neighbour_mass"; "val_zs" holds one a validation, "val_step" its step.
+        "target_entropy" and "neighbour_mass"; "val_zs" holds one a validation, "val_step" its step. "drift" is how far
+        embeddings moved, where they pull.
 
     Raises:
         DataError: Modalities are missing or there are too few pairs.
@@ -116,7 +120,7 @@ def align(
         name="align",
         module=model,
         groups=[(list(model.emg.parameters()), config.lr_emg), (trained, config.lr_rest)],
-        loss=_loss(model, windows.label),
+        loss=_loss(model, windows.label, start if start is not None and start.distil > 0 else None),
         fetch=rows_of(windows.emg, windows.pose),
         sampler=PassSampler(_passes(windows, size, config.min_gap_s), rng),
         total=config.steps or config.epochs * max(1, len(windows) // size),
@@ -138,7 +142,7 @@ def _passes(windows: Windows, size: int, min_gap_s: float) -> Pass:
     return one_pass
 
 
-def _loss(model: Bridge, labels: NDArray[np.int64]) -> LossFunction:
+def _loss(model: Bridge, labels: NDArray[np.int64], start: Start | None) -> LossFunction:
     """The alignment loss and the figures that tell whether it works."""
 
     def loss(batch: Batch, learning: Learning) -> tuple[Tensor, Figures]:
@@ -153,7 +157,11 @@ def _loss(model: Bridge, labels: NDArray[np.int64]) -> LossFunction:
         even_on_purpose = model.config.loss.cascle.targets == "smoothing"
         if not memory.get("alarmed") and not even_on_purpose:
             memory["alarmed"] = float(not communities.check_targets(entropy, len(learning.rows)))
-        return losses.total, {
+        total, drift = losses.total, dict[str, Tensor]()
+        if start is not None:
+            moved = world.mean(start.pull(model, emg))
+            total, drift = total + start.distil * moved, {"drift": moved.detach()}
+        return total, drift | {
             "nce": losses.nce.detach(),
             "cascle": losses.cascle.detach(),
             "mprl": losses.mprl.detach(),

@@ -25,6 +25,7 @@ from embridge_cloud.learn.spaces import EmbeddingSpace, PoseSpace, PostureSpace
 from embridge_cloud.learn.speakers import Adaptable, Frozen, PoseCeiling, Speaker, paired_pose
 from embridge_cloud.learn.supervised import Outspoken, SummaryNet
 from embridge_cloud.learn.trained import Lineage
+from embridge_cloud.learn.warm import Start
 from embridge_cloud.learn.wearer import moments, with_calibration
 from embridge_cloud.learn.zeroshot import Embedder
 from embridge_shared.errors import ConfigError, OperatorError
@@ -58,6 +59,7 @@ class Task:
     poses: Windows | None = None
     progress: ProgressCallback = ignore_progress
     run: Run | None = None
+    start: Start | None = None
 
     def where(self) -> Run:
         """Where it runs."""
@@ -73,6 +75,8 @@ class Task:
         """
         leakage.check_unseen(self.train, self.unseen)
         config = self.config
+        if self.start is not None:
+            return self.start.pretrained(self.train, seed=self.seed)
         if config.unpaired_pose and self.poses is None:
             raise ConfigError("unpaired_pose is on and no poses are given", hint="Pass windows of pose as `poses`.")
         given = self.pretrained
@@ -121,6 +125,7 @@ def aligned(task: Task, *, shuffle: bool = False) -> Speaker:
         pretrained=given,
         shuffle_pairs=shuffle,
         run=task.where(),
+        start=task.start,
     )
 
 

@@ -19,10 +19,12 @@ from embridge_cloud.learn.checkpoint import load_checkpoint, save_checkpoint
 from embridge_cloud.learn.closed import ClosedHead, fit_closed
 from embridge_cloud.learn.config import HeadName, LearnConfig
 from embridge_cloud.learn.data import Windows, broken_pairs
+from embridge_cloud.learn.loop import Run
 from embridge_cloud.learn.methods import fit_method
 from embridge_cloud.learn.optim import ProgressCallback, ignore_progress
 from embridge_cloud.learn.pretrain import Pretrained
 from embridge_cloud.learn.trained import Lineage, Trained
+from embridge_cloud.learn.warm import Start
 from embridge_shared.archive import write_atomically
 from embridge_shared.errors import ConfigError, DataError, ModelError, Reason
 
@@ -53,6 +55,8 @@ def fit_head(
     pretrained: Pretrained | None = None,
     shuffle: bool = False,
     progress: ProgressCallback = ignore_progress,
+    run: Run | None = None,
+    start: Start | None = None,
 ) -> Head:
     """Fit a head by name.
 
@@ -65,6 +69,8 @@ def fit_head(
         pretrained: Encoders of the first stage on the same windows, for a deep head.
         shuffle: Control: break the pairs, gesture by gesture alike.
         progress: Told after every step of a deep head.
+        run: Where a deep head is trained, with which checkpoints; it replaces `progress`.
+        start: The model whose EMG side a deep head trains further.
 
     Raises:
         ConfigError: There is no head of that name.
@@ -77,7 +83,15 @@ def fit_head(
     if name in DEEP:
         method = "shuffled-pairs" if shuffle else name
         found = fit_method(
-            method, train, seed=seed, config=config, pretrained=pretrained, unseen=unseen, progress=progress
+            method,
+            train,
+            seed=seed,
+            config=config,
+            pretrained=pretrained,
+            unseen=unseen,
+            progress=progress,
+            run=run,
+            start=start,
         )
         if not isinstance(found, Trained):
             raise ModelError(f"{method} leaves no model that could ship", reason=Reason.INCOMPATIBLE)

@@ -18,6 +18,7 @@ from embridge_cloud.learn.loop import Run
 from embridge_cloud.learn.optim import ProgressCallback, ignore_progress
 from embridge_cloud.learn.pretrain import Pretrained
 from embridge_cloud.learn.speakers import Speaker, pose_as_emg
+from embridge_cloud.learn.warm import Start
 from embridge_shared.errors import ConfigError
 
 __all__ = ["METHODS", "SWITCHES", "MethodSpec", "Speaker", "fit_method", "full", "method", "pose_as_emg"]
@@ -232,6 +233,7 @@ def fit_method(
     poses: Windows | None = None,
     progress: ProgressCallback = ignore_progress,
     run: Run | None = None,
+    start: Start | None = None,
 ) -> Speaker:
     """Train a method.
 
@@ -247,6 +249,7 @@ def fit_method(
         poses: Windows whose pose alone joins the first stage, where the method's switch `unpaired_pose` is on.
         progress: Told after every step.
         run: Where, with which checkpoints; it replaces `progress`.
+        start: For an aligned method: the model whose EMG side is trained further.
 
     Returns:
         An embedder with `features(emg)`; the supervised one also has `classify(emg)` and `gestures`, an adapting one
@@ -271,5 +274,6 @@ def fit_method(
         poses=poses,
         progress=progress,
         run=run,
+        start=start,
     )
     return spec.fit(task)

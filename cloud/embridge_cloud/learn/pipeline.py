@@ -27,6 +27,7 @@ from embridge_cloud.learn.pretrain import (
 )
 from embridge_cloud.learn.slices import select_rows
 from embridge_cloud.learn.trained import Lineage, Sanity, Trained, statistics_of
+from embridge_cloud.learn.warm import Start
 from embridge_shared.errors import DataError, OperatorError, Reason
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def train(
     pretrained: Pretrained | None = None,
     shuffle_pairs: bool = False,
     run: Run | None = None,
+    start: Start | None = None,
 ) -> Trained:
     """Learn to speak the pose encoder's language from EMG.
 
@@ -107,6 +109,7 @@ def train(
         shuffle_pairs: Control: permute the poses among the training windows so that every gesture's EMG meets the poses
             of all gestures alike; everything else equal.
         run: Where, with which checkpoints; by default where `config` says, without any. It replaces `progress`.
+        start: A trained model whose EMG side is trained further; there is no first stage, and its pose space stays.
 
     Raises:
         LeakageError: Splits share people, sessions or moments, or hold EMG of unseen gestures.
@@ -117,6 +120,8 @@ def train(
     pose = _modalities(windows_train, config)[1]
     _check_splits(windows_train, windows_val, config, unseen)
     run = run or Run(resolve_device(config.device), progress)
+    if start is not None:
+        pretrained = start.pretrained(windows_train, seed=seed)
     if pretrained is None:
         pretrained = pretrain_encoders(windows_train, config, seed=seed, poses=poses, run=run)
     elif windows_train.digest() != pretrained.data[0]:
@@ -126,7 +131,7 @@ def train(
     rng = np.random.default_rng([seed, 2])
     with reproducible(seed + 1, config.threads, run.device):
         model = Bridge(*pretrained.copies(), config).to(run.device)
-        cosine = alignment.prepare(model, pose, seed=seed)
+        cosine = alignment.prepare(model, pose, seed=seed) if start is None else start.begin(model)
         pairs = (
             replace(windows_train, pose=select_rows(pose, broken_pairs(windows_train.label, rng)))
             if shuffle_pairs
@@ -134,14 +139,14 @@ def train(
         )
         alignment.fit_path(model, pairs)
         validate = _validation(windows_train, windows_val, config, seed)
-        history = pretrained.history | alignment.align(model, pairs, run, rng, validate=validate)
+        history = pretrained.history | alignment.align(model, pairs, run, rng, validate=validate, start=start)
         reliance = alignment.rebuild_reliance(model, pairs, rng) if config.loss.lam > 0 else 1.0
     model = model.cpu().eval()
     return Trained(
         model=model,
         config=config,
         history=history,
-        lineage=_lineage(model, windows_train, pretrained, seed=seed, shuffled=shuffle_pairs),
+        lineage=_lineage(model, windows_train, pretrained, seed=seed, shuffled=shuffle_pairs, start=start),
         sanity=_sanity(model, history, cosine, reliance),
     )
 
@@ -196,16 +201,23 @@ def _validation(
     return score_of
 
 
-def _lineage(model: Bridge, windows: Windows, pretrained: Pretrained, *, seed: int, shuffled: bool) -> Lineage:
-    """Where the model comes from."""
+def _lineage(
+    model: Bridge, windows: Windows, pretrained: Pretrained, *, seed: int, shuffled: bool, start: Start | None
+) -> Lineage:
+    """Where the model comes from; what it went on from was learnt from too."""
+    people, sessions, gestures = (set(windows.present(w)) for w in ("participants", "sessions", "gestures"))
+    if start is not None:
+        before = start.model.lineage
+        people, sessions = people | set(before.participants), sessions | set(before.sessions)
+        gestures |= set(before.emg_gestures)
     return Lineage(
         seed=seed,
         config=model.config.digest(),
         data=pretrained.data,
         statistics=leakage.statistics_digest(statistics_of(model)),
-        participants=tuple(sorted(windows.present("participants"))),
-        sessions=tuple(sorted(windows.present("sessions"))),
-        emg_gestures=tuple(sorted(windows.present("gestures"))),
+        participants=tuple(sorted(people)),
+        sessions=tuple(sorted(sessions)),
+        emg_gestures=tuple(sorted(gestures)),
         pose_gestures=tuple(sorted(pretrained.pose_gestures)),
         shuffled=shuffled,
     )
