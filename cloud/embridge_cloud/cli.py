@@ -57,11 +57,12 @@ def run(
 
 def extensions() -> list[Extension]:
     """What a cloud process does besides taking in and answering: learn and ship, hand out, keep."""
+    from embridge_cloud.blocks import add_blocks
     from embridge_cloud.exchange.routes import add_exchange
     from embridge_cloud.fleet import add_fleet
     from embridge_cloud.steward import add_steward
 
-    return [add_fleet, add_exchange, add_steward]
+    return [add_fleet, add_blocks, add_exchange, add_steward]
 
 
 @app.command()

@@ -51,6 +51,7 @@ GIVE_UP_S = 60.0
 SEAL_AGAIN_S = 60.0
 _BACKOFF_S = (0.25, 10.0)
 _GOODBYE_S = 5.0
+_ASK = f"{topics.ROOT}/ask/"
 # So many, and none for so long: the broker waits for acknowledgements.
 _MANY, _QUIET_S = 200, 0.02
 
@@ -68,6 +69,7 @@ class Ingester:
 
     Attributes:
         status: How it is doing.
+        on_ask: Given requests of edges of these shards for blocks of the update repository; they are not kept.
         on_states: Told of edges' states once they are committed, with when each came (Unix time, ns).
     """
 
@@ -104,6 +106,7 @@ class Ingester:
         self._asked = 0
         self._moved_ns = clock.monotonic_ns()
         self.status = IngestStatus()
+        self.on_ask: Callable[[str, bytes], None] | None = None
         self.on_states: Callable[[Mapping[str, tuple[EdgeState, int]]], None] | None = None
 
     @property
@@ -214,7 +217,7 @@ class Ingester:
     async def _serve(self) -> None:
         """One connection, for as long as it lasts."""
         first, last = self._settings.first_shard, self._settings.last_shard
-        filters = [*topics.ingest_filters(first, last), STATE_PREFIX + "+"]
+        filters = [*topics.ingest_filters(first, last), STATE_PREFIX + "+", _ASK + "+"]
         async with self._transport.connect(filters) as connection:
             self._connection = connection
             self.status.connected = True
@@ -230,7 +233,10 @@ class Ingester:
         await self._clock.sleep(_GOODBYE_S)
 
     async def _read(self, connection: Connection) -> None:
-        async for deliveries in connection.deliveries():
+        async for arrived in connection.deliveries():
+            deliveries = self._answered(arrived)
+            if not deliveries:
+                continue
             if not self._inbox and not self._asked:
                 self._moved_ns = self._clock.monotonic_ns()
             self._inbox += deliveries
@@ -243,6 +249,21 @@ class Ingester:
                 # As long as nobody asks for more the connection reads no more.
                 logger.info("%d messages wait for the database: the broker keeps the rest", len(self._inbox))
                 await self._empty.wait()
+
+    def _answered(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Hand on requests for blocks; what is left is for the database."""
+        asked = [d for d in deliveries if d.topic.startswith(_ASK)]
+        if not asked:
+            return deliveries
+        for delivery in asked:
+            edge = delivery.topic.removeprefix(_ASK)
+            if (
+                self.on_ask is not None
+                and self._settings.first_shard <= topics.shard(edge) <= self._settings.last_shard
+            ):
+                self.on_ask(edge, delivery.payload)
+            delivery.source.acknowledge([delivery])
+        return [d for d in deliveries if not d.topic.startswith(_ASK)]
 
     async def _tell(self, connection: Connection) -> None:
         """Publish reports until the last is out. What a lost connection takes with it, the next account covers."""

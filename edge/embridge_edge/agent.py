@@ -33,6 +33,7 @@ from embridge_edge.recorder import Company, Recorder, begin, close
 from embridge_edge.releases import ReleaseKeeper
 from embridge_edge.spool import Spool
 from embridge_edge.takes import Take, Tap, open_take
+from embridge_edge.update.blocks import Post
 from embridge_edge.uplink import LinkState, Uplink
 from embridge_edge.vigil import Vigil
 from embridge_shared import logs
@@ -45,6 +46,7 @@ from embridge_shared.service import Notifier
 from embridge_shared.session import Purpose
 from embridge_shared.settings import Settings
 from embridge_shared.wearer.worn import ring_of
+from embridge_shared.wire import topics
 from embridge_shared.wire.messages import EdgeState
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,8 @@ class Agent:
         self._recorder: Recorder | None = None
         self._take: Take | None = None
         self._credentials = Credentials(settings)
-        self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed)
+        self._post = Post(self._ask)
+        self._releases = ReleaseKeeper(settings.edge, clock, changed=self._changed, ask=self._post.ask)
         self._vigil = Vigil(
             notifier or Notifier(), self._courier, clock, chunk_s=edge.chunk_s, status=self._in_a_few_words
         )
@@ -102,11 +105,13 @@ class Agent:
             state=self.state,
             on_desired=self._releases.desire,
             on_order=self._erasures.take,
+            on_block=self._post.answered,
         )
         self.digests: list[Digest] = []
         self.decisions = Sinks()
         """Who is told what is decided while a session decodes."""
         self._one = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, *, until_done: bool = False) -> None:
         """Run until cancelled; with `until_done` until the plan is recorded and the cloud holds all of it.
@@ -117,6 +122,7 @@ class Agent:
             EmbridgeError: Recording cannot go on; what was recorded is in the spool.
         """
         failure: EmbridgeError | None = None
+        self._loop = asyncio.get_running_loop()
         try:
             with only_agent(self._state_dir):
                 async with self._releases.running(), door(self._state_dir, {"rollback": self._roll_back}):
@@ -415,6 +421,11 @@ class Agent:
         told = logger.info if self._disk is DiskLevel.OK else logger.warning
         told("the spool's disk is %s: %s are free", self._disk.value, mib(room))
         self._changed()
+
+    def _ask(self, request: bytes) -> None:
+        """Send a request of the updater's thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._uplink.say, topics.ask_topic(self._edge.name), request, 1)
 
     def _changed(self) -> None:
         self._uplink.state_changed()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +20,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.live import LiveDecoding
 from embridge_edge.memory import give_back
+from embridge_edge.update.blocks import Ask, fetcher_for
 from embridge_edge.update.health import Vitals, ailment
 from embridge_edge.update.journal import Journal
 from embridge_edge.update.proving import Prover
@@ -65,7 +65,8 @@ class ReleaseKeeper:
         clock: Paces retries, shadow runs and probation.
         changed: Called when what the edge runs, or how an update goes, has changed.
         prover: Reads bundles and tries them; many edges of a process may share one.
-        updater: Gives the updater for a repository; by default one over HTTP(S).
+        updater: Gives the updater for a repository; by default one by the route of the settings.
+        ask: Asks the cloud for blocks of the repository over the broker; None where nobody could.
         load: Opens a verified bundle.
         call: Runs what blocks; a thread by default.
         rng: Jitter of retries.
@@ -79,6 +80,7 @@ class ReleaseKeeper:
         changed: Callable[[], None],
         prover: Prover | None = None,
         updater: Callable[[str], Updater] | None = None,
+        ask: Ask | None = None,
         load: Callable[[Bundle], Decoder] | None = None,
         call: Call = asyncio.to_thread,
         rng: random.Random | None = None,
@@ -87,7 +89,8 @@ class ReleaseKeeper:
         self._clock = clock
         self._changed = changed
         self._prover = prover or Prover(int8=settings.int8)
-        self._updater = updater or self._over_http
+        self._ask_blocks = ask
+        self._updater = updater or self._by_route
         self._open = load or (lambda bundle: Decoder(bundle, int8=settings.int8))
         self._call = call
         self._rng = rng or random.Random()  # noqa: S311
@@ -456,15 +459,14 @@ class ReleaseKeeper:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _over_http(self, url: str) -> Updater:
+    def _by_route(self, url: str) -> Updater:
         assert self._root is not None
-        authority = self._settings.update_ca_file
         return Updater(
             self._settings.state_dir,
             self._root,
             url,
             prover=self._prover,
-            tls=ssl.create_default_context(cafile=authority) if authority is not None else None,
+            fetcher=fetcher_for(url, self._settings, self._ask_blocks),
             now=lambda: datetime.fromtimestamp(self._clock.wall_ns() * 1e-9, UTC),
         )
 

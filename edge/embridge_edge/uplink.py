@@ -50,6 +50,7 @@ class Uplink:
         state: Tells what the edge is, for the retained state.
         on_desired: Called with what the cloud wants the edge to run.
         on_order: Called with orders to erase; they are not checked yet.
+        on_block: Called with blocks of the update repository; raises DataError for what is none.
         rng: Jitter of the backoff.
     """
 
@@ -62,6 +63,7 @@ class Uplink:
         state: Callable[[], EdgeState],
         on_desired: Callable[[Desired], Awaitable[None]],
         on_order: Callable[[SignedOrder], None] = lambda _: None,
+        on_block: Callable[[bytes], None] = lambda _: None,
         rng: random.Random | None = None,
     ) -> None:
         self._mqtt = settings.mqtt
@@ -71,12 +73,13 @@ class Uplink:
         self._state = state
         self._on_desired = on_desired
         self._on_order = on_order
+        self._on_block = on_block
         self._rng = rng or random.Random()  # noqa: S311
         self._inflight: dict[int, tuple[int, int]] = {}  # spool id -> (sent, monotonic ns; tries)
         self._cursor = 0
         self._wake = asyncio.Event()
         self._state_changed = asyncio.Event()
-        self._aside: deque[tuple[str, bytes]] = deque(maxlen=_ASIDE)
+        self._aside: deque[tuple[str, bytes, int]] = deque(maxlen=_ASIDE)
         self._aside_waits = asyncio.Event()
         self.link = LinkState.CONNECTING
         self.sent = 0
@@ -90,10 +93,10 @@ class Uplink:
         """Publish the state now."""
         self._state_changed.set()
 
-    def say(self, topic: str, payload: bytes) -> None:
-        """Publish something that counts only now: once, unacknowledged, and not at all while there is no link."""
+    def say(self, topic: str, payload: bytes, qos: int = 0) -> None:
+        """Publish something that counts only now: once, and not at all while there is no link."""
         if self.link is LinkState.ONLINE:
-            self._aside.append((topic, payload))
+            self._aside.append((topic, payload, qos))
             self._aside_waits.set()
 
     async def run(self) -> NoReturn:
@@ -140,8 +143,8 @@ class Uplink:
         )
         client.pending_calls_threshold = self._edge.window + 8
         async with client:
-            wanted = (topics.commit_topic(name), topics.desired_topic(name), topics.orders_topic(name))
-            await client.subscribe([(topic, 1) for topic in wanted])
+            wanted = (topics.commit_topic, topics.desired_topic, topics.orders_topic, topics.blocks_topic)
+            await client.subscribe([(topic(name), 1) for topic in wanted])
             self._inflight.clear()
             self._cursor = 0
             self._aside.clear()
@@ -198,8 +201,8 @@ class Uplink:
         while True:
             self._aside_waits.clear()
             while self._aside:
-                topic, payload = self._aside.popleft()
-                await client.publish(topic, payload, qos=0)
+                topic, payload, qos = self._aside.popleft()
+                await client.publish(topic, payload, qos=qos)
             await self._aside_waits.wait()
 
     async def _late(self) -> list[Item]:
@@ -226,6 +229,8 @@ class Uplink:
                     await self._settle(unpack(payload, CommitReport))
                 elif message.topic.value == desired and payload:
                     await self._on_desired(unpack(payload, Desired))
+                elif message.topic.value == topics.blocks_topic(self._edge.name):
+                    self._on_block(payload)
                 elif message.topic.value == topics.orders_topic(self._edge.name):
                     self._on_order(SignedOrder.unpack(payload))
             except DataError as error:

@@ -100,6 +100,8 @@ class EdgeSettings(_Section):
     """The signed root of the update repository, given when the edge is provisioned; without it no release is taken."""
     update_ca_file: LocalPath | None = None
     """Certificates that whoever hands out releases is checked against, PEM; by default the system's."""
+    update_route: Literal["auto", "http", "mqtt"] = "auto"
+    """How releases come here: over HTTP, in blocks over the broker, or so where HTTP reaches nobody."""
     update_check_s: float = Field(default=21_600.0, gt=0)
     """How often the registry is asked whether it recalled what runs here, about."""
     release_wait_s: float = Field(default=120.0, ge=0)

@@ -160,6 +160,7 @@ def test_a_flipped_byte_in_the_bundle_is_refused(world):
 def test_another_file_under_the_same_name_is_refused(world):
     world.install(1)
     world.publish(2)
+    shutil.rmtree(world.registry.repository / "deltas")
     other = make_bundle(world.folder / "other", 2, seed=5)
     target = next(p for p in (world.registry.repository / "targets").iterdir() if p.name.endswith("embridge-2"))
     assert other.read_bytes() != target.read_bytes()
@@ -262,7 +263,8 @@ def test_what_is_not_there(world):
     assert world.refused("embridge-9").reason is Reason.NOT_FOUND
     world.install(1)
     world.publish(2)
-    shutil.rmtree(world.registry.repository / "targets")
+    for folder in ("targets", "deltas"):
+        shutil.rmtree(world.registry.repository / folder)
     assert world.refused("embridge-2", NetworkError).reason is Reason.UNREACHABLE
     world.metadata("timestamp.json").unlink()
     assert world.refused("embridge-2", NetworkError).reason is Reason.UNREACHABLE

@@ -254,7 +254,7 @@ def test_further_ingesters_hear_their_shards_alone(site: Site, monkeypatch: pyte
     acl = (site.folder / "broker" / "acl").read_text()
     own = acl.partition("user @ingest-3-4\n")[2].partition("\n\n")[0].splitlines()
     reads = [line.removeprefix("topic read embridge/v1/") for line in own if line.startswith("topic read")]
-    assert reads == ["up/3/#", "event/3/#", "up/4/#", "event/4/#", "state/+"]
+    assert reads == ["up/3/#", "event/3/#", "up/4/#", "event/4/#", "state/+", "ask/+"]
     assert "user @cloud\ntopic read embridge/v1/up/#\n" in acl
     monkeypatch.setenv("EMBRIDGE_CONFIG", str(folder / "embridge.toml"))
     found = Settings()

@@ -67,6 +67,7 @@ pattern write {ROOT}/up/+/%u/+/+
 pattern write {ROOT}/event/+/%u/+
 pattern write {ROOT}/state/%u
 pattern write {ROOT}/live/%u
+pattern write {ROOT}/ask/%u
 pattern read {ROOT}/down/%u/+
 pattern readwrite {ROOT}/check/%u
 """
@@ -102,4 +103,4 @@ def _reads(name: str) -> str:
         if shards is not None
         else ["up/#", "event/#", "live/+"]
     )
-    return "".join(f"topic read {ROOT}/{way}\n" for way in (*ways, "state/+"))
+    return "".join(f"topic read {ROOT}/{way}\n" for way in (*ways, "state/+", "ask/+"))

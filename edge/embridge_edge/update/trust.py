@@ -15,7 +15,8 @@ import tuf.ngclient
 from tuf.api import exceptions
 from tuf.api.metadata import Metadata, TargetFile, Timestamp
 
-from embridge_edge.update.fetch import HttpFetcher
+from embridge_edge.update.fetch import Fetcher
+from embridge_shared.delta import DeltaTarget, delta_name
 from embridge_shared.errors import ConfigError, ModelError, NetworkError, Reason
 from embridge_shared.manifest import Published
 
@@ -46,15 +47,30 @@ class Offer:
         Raises:
             ModelError: HASH_MISMATCH.
         """
-        try:
-            with path.open("rb") as file:
-                self.target.verify_length_and_hashes(file)
-        except exceptions.LengthOrHashMismatchError as error:
-            raise ModelError(
-                f"{self.published.name} is not the bundle that was signed: {error}.",
-                reason=Reason.HASH_MISMATCH,
-                hint=_HINT,
-            ) from error
+        _verify(self.target, path, self.published.name)
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaOffer:
+    """A delta to a release, as signed.
+
+    Attributes:
+        about: What it makes of what.
+        url: Where it lies.
+        target: Its length and hashes.
+    """
+
+    about: DeltaTarget
+    url: str
+    target: TargetFile
+
+    def verify(self, path: Path) -> None:
+        """Check a downloaded delta.
+
+        Raises:
+            ModelError: HASH_MISMATCH.
+        """
+        _verify(self.target, path, f"the delta to {self.about.release}")
 
 
 class Trust:
@@ -70,7 +86,7 @@ class Trust:
     """
 
     def __init__(
-        self, folder: Path, root: bytes, fetcher: HttpFetcher, *, now: Callable[[], datetime] | None = None
+        self, folder: Path, root: bytes, fetcher: Fetcher, *, now: Callable[[], datetime] | None = None
     ) -> None:
         self._folder = folder
         self._root = root
@@ -85,14 +101,14 @@ class Trust:
             url: Base URL of the repository; it need not be trusted.
 
         Raises:
-            ConfigError: `url` is not HTTP(S).
+            ConfigError: `url` is of another scheme than http, https and mqtt.
             NetworkError: UNREACHABLE or TIMEOUT.
             ModelError: SIGNATURE: not signed by whom the edge trusts, or older than what was seen before; EXPIRED;
                 HASH_MISMATCH: metadata that is not what the signed one names.
         """
         self._client = None
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"updates need an http or https URL, not {url!r}")
+        if not url.startswith(("http://", "https://", "mqtt:")):
+            raise ConfigError(f"updates need an http, https or mqtt URL, not {url!r}")
         self._folder.mkdir(parents=True, exist_ok=True)
         now = self._reference()
         with _translated(now):
@@ -126,6 +142,22 @@ class Trust:
         if signed != (published.name, published.digest, published.size):
             raise ModelError(f"{release!r} contradicts itself.", reason=Reason.MALFORMED, hint=_HINT)
         return Offer(published, f"{base}/targets/{published.digest}.{published.name}", target)
+
+    def delta(self, offer: Offer, base: str) -> DeltaOffer | None:
+        """The delta that makes a release from the bundle with the sha256 `base`; None where none was signed."""
+        target = self._target(delta_name(offer.published.name, base))
+        try:
+            custom = target.unrecognized_fields["custom"] if target is not None else {}
+            about = msgspec.convert(custom["delta"], DeltaTarget)
+        except (KeyError, TypeError, msgspec.ValidationError):
+            return None
+        assert target is not None
+        whole = offer.published
+        if about != DeltaTarget(release=whole.name, digest=whole.digest, size=whole.size, base=base):
+            return None
+        folder, _, name = target.path.partition("/")
+        root = offer.url.rpartition("/targets/")[0]
+        return DeltaOffer(about, f"{root}/{folder}/{target.hashes['sha256']}.{name}", target)
 
     def recalled(self, release: str, digest: str) -> str:
         """Why a release was withdrawn, by the metadata of the last refresh; empty where nothing says so.
@@ -161,6 +193,14 @@ class Trust:
             return now
         logger.warning("this machine's clock says %s, but metadata was signed after that: taking %s", now, floor)
         return floor
+
+
+def _verify(target: TargetFile, path: Path, what: str) -> None:
+    try:
+        with path.open("rb") as file:
+            target.verify_length_and_hashes(file)
+    except exceptions.LengthOrHashMismatchError as error:
+        raise ModelError(f"{what} is not what was signed: {error}.", reason=Reason.HASH_MISMATCH, hint=_HINT) from error
 
 
 def _published(release: str, target: TargetFile) -> Published:

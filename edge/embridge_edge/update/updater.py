@@ -20,7 +20,8 @@ from typing import Final
 
 import msgspec
 
-from embridge_edge.update.fetch import HttpFetcher, Progress
+from embridge_edge.update.deltas import SUFFIX, assemble
+from embridge_edge.update.fetch import Fetcher, HttpFetcher, Progress
 from embridge_edge.update.proving import Proof, Prover
 from embridge_edge.update.slots import FOLDER, Current, Slots
 from embridge_edge.update.trust import Offer, Trust
@@ -42,9 +43,9 @@ class Updater:
         url: Base URL of the update repository; it need not be trusted.
         agent: Version of this agent; the installed one by default.
         prover: Reads bundles and tries them on this machine; by default with the quantised encoder.
-        fetcher: Fetches metadata and bundles; by default over HTTP(S).
         timeout_s: Longest wait on the network, s.
         tls: Certificates to trust and to show.
+        fetcher: Brings files here; by default over HTTP(S), with `timeout_s` and `tls`.
         now: The time that signatures are held against; this machine's by default.
 
     Attributes:
@@ -60,9 +61,9 @@ class Updater:
         agent: str = "",
         int8: bool = True,
         prover: Prover | None = None,
-        fetcher: HttpFetcher | None = None,
         timeout_s: float = 30.0,
         tls: ssl.SSLContext | None = None,
+        fetcher: Fetcher | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         folder = state_dir / FOLDER
@@ -120,7 +121,7 @@ class Updater:
             The bundle, ready for `activate`.
 
         Raises:
-            ConfigError: `url` is not HTTP(S).
+            ConfigError: `url` is of another scheme than http, https and mqtt.
             NetworkError: UNREACHABLE or TIMEOUT; worth another try.
             ModelError: EXPIRED: worth another try once clocks are right; SIGNATURE, HASH_MISMATCH, NOT_FOUND,
                 INCOMPATIBLE, RECALLED, SELF_TEST, or as `read_bundle`: another try is of no use.
@@ -227,7 +228,7 @@ class Updater:
     def _obtain(self, offer: Offer, progress: Progress | None) -> Path:
         part = self._downloads / f"{offer.published.digest}.part"
         for leftover in self._downloads.iterdir():
-            if leftover != part:
+            if leftover not in (part, part.with_suffix(SUFFIX)):
                 leftover.unlink()
         held = part.stat().st_size if part.exists() else 0
         if shutil.disk_usage(self._downloads).free < offer.published.size - held + _SPARE_BYTES:
@@ -236,6 +237,11 @@ class Updater:
                 reason=Reason.DISK_FULL,
                 hint="Free some space; the running release stays.",
             )
+        if not held and assemble(
+            offer, part, trust=self._trust, slots=self._slots, fetcher=self._fetcher, progress=progress
+        ):
+            return part
+        part.with_suffix(SUFFIX).unlink(missing_ok=True)
         try:
             self._fetcher.resume(offer.url, part, offer.published.size, progress)
         except ModelError:

@@ -5,6 +5,8 @@
     embridge/v1/down/{edge}/commit                     what the store holds for certain
     embridge/v1/down/{edge}/desired                    retained: the release and policy an edge should run
     embridge/v1/down/{edge}/orders                     signed orders to erase a participant
+    embridge/v1/down/{edge}/blocks                     blocks of the update repository, as it asked for them
+    embridge/v1/ask/{edge}                             requests for such blocks
     embridge/v1/state/{edge}                           retained, also the last will
     embridge/v1/live/{edge}                            gestures as they fall, for applications; JSON, never kept
     embridge/v1/check/{edge}                           what `embridge doctor` says to itself; nobody else listens
@@ -67,6 +69,16 @@ def desired_topic(edge: str) -> str:
 def orders_topic(edge: str) -> str:
     """Topic of signed orders to an edge."""
     return f"{ROOT}/down/{check_edge(edge)}/orders"
+
+
+def blocks_topic(edge: str) -> str:
+    """Topic of the blocks an edge asked for."""
+    return f"{ROOT}/down/{check_edge(edge)}/blocks"
+
+
+def ask_topic(edge: str) -> str:
+    """Topic on which an edge asks for blocks."""
+    return f"{ROOT}/ask/{check_edge(edge)}"
 
 
 def state_topic(edge: str) -> str:
