@@ -289,6 +289,19 @@ class ApiSettings(_Section):
     """Show the token beyond this machine without TLS too."""
 
 
+class TuiSettings(_Section):
+    """The terminal interface."""
+
+    theme: str = "embridge-dark"
+    """One of `embridge tui --themes`; `embridge-sight` tells states apart without red and green."""
+    glyphs: Literal["braille", "blocks"] = "braille"
+    """What scope and hand are drawn with; blocks where the terminal's font has no braille."""
+    band: str = "virtual"
+    """Band that Enrol and Live begin with, as `--band` names it."""
+    keymap: dict[str, str] = {}
+    """Other keys, by the id that the help shows: `"go.fleet" = "f4"`; several keys with commas."""
+
+
 class LogSettings(_Section):
     """Logs."""
 
@@ -313,6 +326,7 @@ class Settings(BaseSettings):
     gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
     api: ApiSettings = ApiSettings()
+    tui: TuiSettings = TuiSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
