@@ -1,7 +1,7 @@
 """Which release an edge runs: tries what the cloud offers, keeps what fares well, goes back by itself.
 
 Three things go on beside one another: a release that was asked for is fetched, tested, rehearsed and activated
-(`_pursuing`); the one that runs on probation is judged (`_judging`); and the registry is asked now and then whether it
+(`Pursuit`); the one that runs on probation is judged (`_judging`); and the registry is asked now and then whether it
 recalled what runs here (`_asking`). Each step lies in the journal before it is taken.
 """
 
@@ -11,11 +11,10 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NoReturn
 
 from embridge_edge.decode.runtime import Decoder
 from embridge_edge.live import LiveDecoding
@@ -24,37 +23,21 @@ from embridge_edge.update.blocks import Ask, fetcher_for
 from embridge_edge.update.health import Vitals, ailment
 from embridge_edge.update.journal import Journal
 from embridge_edge.update.proving import Prover
+from embridge_edge.update.pursuit import Call, Means, Pursuit, first
 from embridge_edge.update.rehearsal import Rehearsals, Stage
 from embridge_edge.update.shadow import Fit
 from embridge_edge.update.slots import FOLDER, Slot, Slots
 from embridge_edge.update.updater import Updater
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
-from embridge_shared.fleet import ReleaseHealth, Trial, UpdatePhase, UpdateState
+from embridge_shared.fleet import ReleaseHealth, Trial, UpdateState
 from embridge_shared.release import Bundle
 from embridge_shared.settings import EdgeSettings
 from embridge_shared.wire.messages import Desired
 
 logger = logging.getLogger(__name__)
 
-_RETRY_MIN_S: Final = 1.0
 _JUDGE_S: Final = 5.0
-_FINAL: Final = frozenset({Reason.SELF_TEST, Reason.INCOMPATIBLE, Reason.CRASHED, Reason.UNHEALTHY, Reason.RECALLED})
-"""Reasons that no other mirror and no other moment would change."""
-
-T = TypeVar("T")
-
-
-class Call(Protocol):
-    """Runs what blocks and waits for it."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Awaitable[T]:
-        """As `asyncio.to_thread`."""
-        ...
-
-
-class SupersededError(Exception):
-    """Another release is wanted by now."""
 
 
 class ReleaseKeeper:
@@ -90,21 +73,32 @@ class ReleaseKeeper:
         self._changed = changed
         self._prover = prover or Prover(int8=settings.int8)
         self._ask_blocks = ask
-        self._updater = updater or self._by_route
-        self._open = load or (lambda bundle: Decoder(bundle, int8=settings.int8))
         self._call = call
-        self._rng = rng or random.Random()  # noqa: S311
-        self._desired: Desired | None = None
-        self._busy = False
-        self._tries = 0
-        self._wanted, self._active, self._stirred = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._lock, self._updating = asyncio.Lock(), asyncio.Lock()
+        self._active, self._stirred = asyncio.Event(), asyncio.Event()
+        self.lock = asyncio.Lock()
         self._decoder: Decoder | None = None
         self._vitals: Vitals | None = None
         self._rehearsals = Rehearsals(clock)
         self._root = settings.update_root.read_bytes() if settings.update_root is not None else None
         self._slots = Slots(settings.state_dir / FOLDER, read=self._prover.read)
         self._journal = Journal(self._slots, clock, self._told)
+        self._means = Means(
+            clock=clock,
+            slots=self._slots,
+            prover=self._prover,
+            updater=updater or self._by_route,
+            load=load or (lambda bundle: Decoder(bundle, int8=settings.int8)),
+            call=call,
+            rng=rng or random.Random(),  # noqa: S311
+            backoff_max_s=settings.backoff_max_s,
+        )
+        self._pursuit = Pursuit(
+            self._means,
+            self._journal,
+            running=self,
+            rehearsals=self._rehearsals,
+            trusted=self._root is not None,
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.get_ident()
         self._on_trial_ns = clock.monotonic_ns()
@@ -135,11 +129,9 @@ class ReleaseKeeper:
         """
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         await self._call(self._journal.begin)
-        self._run_on(self._slots.current())
+        self.run_on(self._slots.current())
         self._on_trial_ns = self._clock.monotonic_ns()
-        waiting = self._journal.pointer.attempt
-        if waiting is not None and self._desired is None:
-            self._want(waiting.desired)
+        self._pursuit.resume()
         try:
             yield
         except BaseException as error:
@@ -150,15 +142,12 @@ class ReleaseKeeper:
 
     async def desire(self, desired: Desired) -> None:
         """Note what the cloud wants this edge to run."""
-        told = self.progress
-        if desired == self._desired and (self._busy or _settled(told, desired)):
-            return
-        self._want(desired)
+        self._pursuit.desire(desired)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """No update is activated inside: a session keeps its release."""
-        async with self._lock:
+        async with self.lock:
             yield
 
     @contextmanager
@@ -195,7 +184,7 @@ class ReleaseKeeper:
                 reason=Reason.TIMEOUT,
                 hint="Publish a release and roll it out, or wait longer with edge.release_wait_s.",
             ) from None
-        async with self._lock:
+        async with self.lock:
             while self._decoder is None:
                 await self._load()
             yield self._decoder
@@ -203,7 +192,7 @@ class ReleaseKeeper:
     async def run(self) -> NoReturn:
         """Carry out what is desired, for ever."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._pursuing(), name="releases-pursue")
+            tasks.create_task(self._pursuit.run(), name="releases-pursue")
             tasks.create_task(self._judging(), name="releases-judge")
             tasks.create_task(self._asking(), name="releases-ask")
         raise AssertionError("none of them ends")
@@ -219,121 +208,8 @@ class ReleaseKeeper:
             ModelError: It is damaged; nothing was changed.
         """
         slot = await self._call(self._journal.rollback, reason)
-        self._run_on(slot)
+        self.run_on(slot)
         return slot.name
-
-    # what is asked for
-
-    async def _pursuing(self) -> NoReturn:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            desired = self._desired
-            if desired is None:
-                continue
-            if self._root is None:
-                logger.warning("ignored release %s: this edge has no root of trust", desired.release)
-                continue
-            try:
-                await self._pursue(desired)
-            except SupersededError:
-                logger.info("release %s is let go: another one is wanted", desired.release)
-            finally:
-                self._busy = False
-
-    async def _pursue(self, desired: Desired) -> None:
-        retry_s = _RETRY_MIN_S
-        while True:
-            self._busy = True
-            try:
-                await self._update(desired)
-                return
-            except OSError as error:
-                failure: EmbridgeError = OperatorError(f"the disk of releases fails: {error}", reason=Reason.DISK_FULL)
-            except EmbridgeError as error:
-                if isinstance(error, ModelError) and error.reason is not Reason.EXPIRED:
-                    logger.error("release %s is refused: %s", desired.release, error)
-                    await self._call(self._journal.refuse, desired, error)
-                    return
-                failure = error
-            self._busy = False
-            self._tries += 1
-            self._journal.fail(desired, failure, self._tries)
-            pause_s = retry_s * self._rng.uniform(0.5, 1.0)
-            logger.warning("release %s: %s; again in %.1f s", desired.release, failure, pause_s)
-            await self._unless_wanted(self._clock.sleep(pause_s))
-            retry_s = min(2 * retry_s, self._settings.backoff_max_s)
-
-    async def _update(self, desired: Desired) -> None:
-        pointer = self._journal.pointer
-        if pointer.current is not None and pointer.current.digest == desired.digest:
-            await self._call(self._journal.confirm, desired)
-            await self._ask(desired.url)
-            return
-        if desired.digest in pointer.refused and _settled(pointer.told, desired):
-            return
-        path, waits = self._slots.path(desired.digest), pointer.attempt
-        ready = waits is not None and waits.desired == desired and waits.phase in _READY and path.exists()
-        if not ready:
-            path = await self._fetched(desired)
-        if desired.trial is not None and desired.trial.shadow_windows and self.current is not None:
-            await self._rehearsed(desired, desired.trial, path)
-        if self._lock.locked():
-            until = "it runs once the session being recorded has ended"
-            await self._call(self._journal.step, desired, UpdatePhase.WAITING, detail=until)
-        await self._unless_wanted(self._lock.acquire())
-        try:
-            self._run_on(await self._call(self._journal.activate, desired, path))
-        finally:
-            self._lock.release()
-        logger.info("running release %s (%s)", desired.release, desired.digest[:12])
-
-    async def _fetched(self, desired: Desired) -> Path:
-        await self._call(self._journal.open, desired)
-        trial, updater = desired.trial, self._updater(desired.url)
-        async with self._updating:
-            await self._obey(await self._call(updater.recalls))
-            path = await self._call(
-                updater.fetch,
-                desired.release,
-                refreshed=True,
-                progress=self._progress,
-                testing=lambda: self._journal.step(desired, UpdatePhase.TESTING, loaded=True),
-                max_p99_ms=None if trial is None else trial.max_p99_ms,
-            )
-        if path.stem != desired.digest:
-            raise ModelError(
-                f"{desired.release} is signed as {path.stem[:12]}, and {desired.digest[:12]} was asked for",
-                reason=Reason.HASH_MISMATCH,
-                hint="Roll it out again.",
-            )
-        found = {"self_test_ms": updater.proof.self_test_ms} if updater.proof is not None else {}
-        await self._call(self._journal.step, desired, UpdatePhase.WAITING, **found)
-        if self._wanted.is_set():
-            raise SupersededError
-        return path
-
-    async def _rehearsed(self, desired: Desired, trial: Trial, path: Path) -> None:
-        async def load() -> Decoder:
-            await self._call(self._journal.step, desired, UpdatePhase.SHADOW, loaded=True)
-            bundle = await self._call(self._prover.read, path, digest=desired.digest)
-            return await self._call(self._open, bundle)
-
-        await self._call(self._journal.step, desired, UpdatePhase.SHADOW)
-        found = await self._unless_wanted(self._rehearsals.run(desired.release, trial, load))
-        if why := ailment(found, trial):
-            raise ModelError(
-                f"{desired.release} was not taken after its shadow run: {why}.",
-                reason=Reason.UNHEALTHY,
-                hint="The running release stays.",
-            )
-        seen = {"agreement": found.agreement, "shadow_confidence": found.shadow_confidence}
-        await self._call(self._journal.step, desired, UpdatePhase.WAITING, **seen)
-
-    def _progress(self, done: int, size: int) -> None:
-        if self._wanted.is_set():
-            raise SupersededError
-        self._journal.progress(done, size)
 
     # what runs
 
@@ -345,11 +221,10 @@ class ReleaseKeeper:
             if bundle is None:
                 raise OperatorError("this edge has no release any more", reason=Reason.NOT_FOUND, hint="Await another.")
             fit = True
-            self._decoder = await self._call(self._open, bundle)
+            self._decoder = await self._call(self._means.load, bundle)
         except ModelError as error:
             await self._return(error.message, Reason.SELF_TEST if fit else Reason.DAMAGED, refuse=fit)
-            if self._desired is not None:
-                self._wanted.set()
+            self._pursuit.again()
             if self.current is None:
                 raise
             return
@@ -376,24 +251,17 @@ class ReleaseKeeper:
             elif left_s <= 0:
                 await self._call(self._journal.commit, tried.desired)
             else:
-                await self._first(self._clock.sleep(min(_JUDGE_S, left_s) if judged else left_s), self._stirred)
+                await first(self._clock.sleep(min(_JUDGE_S, left_s) if judged else left_s), self._stirred)
 
     async def _asking(self) -> NoReturn:
         while True:
-            await self._clock.sleep(self._settings.update_check_s * self._rng.uniform(0.5, 1.5))
+            await self._clock.sleep(self._settings.update_check_s * self._means.rng.uniform(0.5, 1.5))
             url = self._journal.pointer.url
-            if url and self._root is not None and not self._busy:
-                await self._ask(url)
+            if url and self._root is not None and not self._pursuit.busy:
+                await self._pursuit.ask(url)
 
-    async def _ask(self, url: str) -> None:
-        """Go back if what runs here was recalled; nothing comes of it where nobody answers."""
-        try:
-            async with self._updating:
-                await self._obey(await self._call(self._updater(url).recalls))
-        except (EmbridgeError, OSError) as error:
-            logger.warning("nobody says whether releases were recalled: %s", error)
-
-    async def _obey(self, recalls: dict[str, str]) -> None:
+    async def obey(self, recalls: dict[str, str]) -> None:
+        """Give up what was recalled, of the releases held here by digest."""
         pointer = self._journal.pointer
         if pointer.current is None or pointer.current.digest not in recalls:
             return
@@ -402,9 +270,9 @@ class ReleaseKeeper:
 
     async def _return(self, why: str, reason: Reason, **how: Any) -> None:
         pointer = await self._call(self._journal.back, why, reason, **how)
-        self._run_on(pointer.current)
+        self.run_on(pointer.current)
 
-    def _run_on(self, slot: Slot | None) -> None:
+    def run_on(self, slot: Slot | None) -> None:
         """Decode with this release from the next session on."""
         if self.current is None or slot != self.current:
             self._decoder = None
@@ -425,39 +293,12 @@ class ReleaseKeeper:
 
     # means
 
-    def _want(self, desired: Desired) -> None:
-        self._tries = self._tries if desired == self._desired else 0
-        self._desired = desired
-        self._wanted.set()
-
     def _told(self) -> None:
         """The journal has news, maybe in a thread."""
         if threading.get_ident() == self._thread:
             self._changed()
         elif self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed)
-
-    async def _unless_wanted(self, what: Awaitable[T]) -> T:
-        """Wait for something, unless another release is wanted before."""
-        task = asyncio.ensure_future(what)
-        try:
-            if not await self._first(task, self._wanted):
-                raise SupersededError
-            return task.result()
-        finally:
-            task.cancel()
-
-    @staticmethod
-    async def _first(what: Awaitable[object], event: asyncio.Event) -> bool:
-        """Wait for either; whether it was the first."""
-        tasks = [asyncio.ensure_future(what), asyncio.ensure_future(event.wait())]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return tasks[0].done()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _by_route(self, url: str) -> Updater:
         assert self._root is not None
@@ -469,16 +310,6 @@ class ReleaseKeeper:
             fetcher=fetcher_for(url, self._settings, self._ask_blocks),
             now=lambda: datetime.fromtimestamp(self._clock.wall_ns() * 1e-9, UTC),
         )
-
-
-_READY: Final = frozenset({UpdatePhase.SHADOW, UpdatePhase.WAITING})
-
-
-def _settled(told: UpdateState, desired: Desired) -> bool:
-    """Whether a release was refused or given up here for good."""
-    if told.digest != desired.digest:
-        return False
-    return told.phase is UpdatePhase.ROLLED_BACK or (told.phase is UpdatePhase.REFUSED and told.reason in _FINAL)
 
 
 def _in_good_order(error: BaseException) -> bool:
