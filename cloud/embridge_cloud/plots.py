@@ -87,6 +87,23 @@ def shares(ax: Any, values: NDArray[np.float64], rows: Sequence[str], columns: S
     ax.spines[:].set_visible(False)
 
 
+def matrix(path: Path, values: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], *, title: str) -> None:
+    """A table of shares as a picture; what is not a number stays empty.
+
+    Args:
+        path: Where to.
+        values: (rows, columns), 0..1.
+        rows: Names, from above.
+        columns: Names.
+        title: Of the picture.
+    """
+    figure = new_figure(1.1 * len(columns) + 3.2, 0.8 * len(rows) + 1.6)
+    ax = figure.subplots()
+    shares(ax, np.nan_to_num(values), rows, columns)
+    ax.set_title(title)
+    _save(figure, path)
+
+
 def embedding_map(
     path: Path,
     prototypes: NDArray[np.float32],

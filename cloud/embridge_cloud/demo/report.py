@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_cloud import plots
+from embridge_cloud.demo.continual_report import continual_section
 from embridge_cloud.demo.loop import Outcome
 from embridge_cloud.learn.evaluate import Score
 from embridge_cloud.learn.export import run_onnx, run_singly
@@ -35,13 +36,16 @@ _STRIP_MOVEMENTS = 3
 _PARITY_WINDOWS = 500
 
 
-def write_report(outcome: Outcome, out: Path, began_s: float) -> dict[str, Any]:
+def write_report(
+    outcome: Outcome, out: Path, began_s: float, *, continual: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Judge what was decoded and write `report.json`, pictures and a page into `out`.
 
     Args:
         outcome: Of the loop.
         out: Made when missing.
         began_s: When the demonstration began, on the monotonic clock, s.
+        continual: What came of the drops that data arrived in, where they did.
 
     Returns:
         What `report.json` holds.
@@ -52,11 +56,11 @@ def write_report(outcome: Outcome, out: Path, began_s: float) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     bundle = read_bundle(outcome.job / outcome.summary.bundle, digest=outcome.summary.digest)
     world = outcome.world
-    live = _gathered(outcome, bundle, [_live(s) for s in outcome.sessions if s.session.purpose is Purpose.EVALUATION])
+    live = _gathered(outcome, bundle, [_live(s) for s in outcome.decoded])
     rng = np.random.default_rng(0)
     groups = {"seen": world.recipe.seen, "unseen": world.recipe.unseen, "all": live.gestures}
     scores = {name: choose(live, among, rng) for name, among in groups.items()}
-    cut = evaluation_windows(outcome.sessions, bundle.manifest.preprocess)
+    cut = evaluation_windows(outcome.evaluated, bundle.manifest.preprocess)
     controls = _controls(outcome, bundle, cut)
     latency_ms = np.concatenate([d["decode"]["latency_ms"] for d in outcome.digests if d["decode"]])
     report: dict[str, Any] = {
@@ -73,6 +77,8 @@ def write_report(outcome: Outcome, out: Path, began_s: float) -> dict[str, Any]:
         "decode": _latencies(bundle, latency_ms) | {"parity": _parity(outcome, bundle, cut)},
         "release": _release(outcome),
     }
+    if continual is not None:
+        report["continual"] = continual
     _pictures(outcome, bundle, live, scores, cut, latency_ms, out)
     told_s = sum(outcome.stages.values())
     report["wall_s"] = round(time.monotonic() - began_s, 2)
@@ -171,8 +177,7 @@ def _parity(outcome: Outcome, bundle: Bundle, cut: list[SessionWindows]) -> dict
     """Live scores of the edges against the same encoder run here on the same windows."""
     scorer, graph = bundle.scorer(), bundle.files[ENCODER_INT8]
     worst, compared = 0.0, 0
-    evaluations = [s for s in outcome.sessions if s.session.purpose is Purpose.EVALUATION]
-    for sealed, own in zip(evaluations, cut, strict=True):
+    for sealed, own in zip(outcome.decoded, cut, strict=True):
         live = sealed.samples(_scores_of(sealed))
         there = np.flatnonzero(np.isin(own.number, live.index))[:_PARITY_WINDOWS]
         here = scorer(run_singly(graph, own.windows[there]))
@@ -302,6 +307,7 @@ def _page(report: dict[str, Any], *, curves: bool) -> str:
         )
         if curves or name != "losses"
     )
+    drops = continual_section(report["continual"]) if "continual" in report else ""
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>EMBridge report</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}}
@@ -314,7 +320,7 @@ Release <code>{report["release"]["name"]}</code> (<code>{report["release"]["regi
 {report["decode"]["latency_ms"]["p99"]} ms at the 99th percentile. Wall time {report["wall_s"]:.0f} s.</p>
 <p>It speaks with the head <b>{report["release"]["head"]}</b>. {html.escape(report["release"]["head_reason"])}</p>
 <table><tr><th>decoded live by held-out wearers</th><th>balanced accuracy</th><th>chance</th>
-<th>95 % interval over wearers</th></tr>{rows}</table><ul>{notes}</ul>{pictures}</html>
+<th>95 % interval over wearers</th></tr>{rows}</table><ul>{notes}</ul>{drops}{pictures}</html>
 """
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,22 @@ class Site:
             arguments = ["edge", "run", "--name", edge, "--state-dir", state, "--plan", str(plan), "--until-done"]
             self._edges[f"{edge}-{stage}"] = self._spawn(f"{edge}-{stage}", arguments)
 
+    def serve_edges(self, stage: str, edges: Sequence[str]) -> None:
+        """Start agents that record nothing and stay: they take what is rolled out.
+
+        Args:
+            stage: Names the logs.
+            edges: Their names.
+        """
+        for edge in edges:
+            arguments = ["edge", "run", "--name", edge, "--state-dir", str(self.folder / edge)]
+            self._edges[f"{edge}-{stage}"] = self._spawn(f"{edge}-{stage}", arguments)
+
+    def stop_edges(self) -> None:
+        """End all agents, gently first."""
+        self._stop(list(self._edges.values()))
+        self._edges.clear()
+
     def wait_for_edges(self, tick: Callable[[], None]) -> None:
         """Wait until every agent has left.
 
@@ -160,10 +176,13 @@ class Site:
 
     def stop(self) -> None:
         """End every process, gently first."""
-        for process in self._children:
+        self._stop(self._children)
+
+    def _stop(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        for process in self._children:
+        for process in processes:
             try:
                 process.wait(_STOP_S)
             except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from embridge_shared.session import Purpose
 EDGES = ("edge-a", "edge-b")
 _NINAPRO_FILE = re.compile(r"S(\d+)_A1_E1\.mat")
 _NINAPRO_UNSEEN = (1, 4, 7, 11)
-_CALIBRATION_REPETITIONS = (1, 2, 3)
+CALIBRATION_REPETITIONS = (1, 2, 3)
 
 Entry = dict[str, Any]
 
@@ -75,20 +76,20 @@ def synthetic(*, seed: int = 0, wearers: int = 12, held_out: int = 4) -> World:
     def turned() -> float:
         return round(float(rng.normal(0.0, 6.0)), 1)
 
-    train = [_performed(seed, w, Purpose.TRAINING, SYNTHETIC_SEEN, 4, turned()) for w in range(1, wearers + 1)]
+    train = [performed(seed, w, Purpose.TRAINING, SYNTHETIC_SEEN, 4, turned()) for w in range(1, wearers + 1)]
     live = []
     for w in range(101, 101 + held_out):
         worn = turned()
         live.append(
             [
-                _performed(seed, w, Purpose.CALIBRATION, SYNTHETIC_SEEN, 2, worn),
-                _performed(seed, w, Purpose.EVALUATION, SYNTHETIC_SEEN + SYNTHETIC_UNSEEN, 4, worn),
+                performed(seed, w, Purpose.CALIBRATION, SYNTHETIC_SEEN, 2, worn),
+                performed(seed, w, Purpose.EVALUATION, SYNTHETIC_SEEN + SYNTHETIC_UNSEEN, 4, worn),
             ]
         )
     return World(
         name="synthetic",
-        recording=_deal([[e] for e in train]),
-        live=_deal(live),
+        recording=deal([[e] for e in train]),
+        live=deal(live),
         recipe=Recipe(
             seen=SYNTHETIC_SEEN,
             unseen=SYNTHETIC_UNSEEN,
@@ -110,7 +111,7 @@ def synthetic(*, seed: int = 0, wearers: int = 12, held_out: int = 4) -> World:
     )
 
 
-def _performed(
+def performed(
     seed: int, who: int, purpose: Purpose, gestures: tuple[str, ...], repetitions: int, rotation_deg: float
 ) -> Entry:
     """A session of a simulated wearer."""
@@ -146,7 +147,7 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
     Raises:
         ConfigError: Too few files, or a participant that is not there.
     """
-    files = _ninapro_files(folder)
+    files = ninapro_files(folder)
     people = sorted(files)
     tested = held_out or tuple(people[3::4])
     if missing := set(tested) - set(people):
@@ -155,9 +156,9 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
     seen = tuple(g for g in NINAPRO_DB1_E1.values() if g not in unseen)
 
     def entry(who: int, purpose: Purpose, select: Entry | None = None) -> Entry:
-        return _replayed(files[who], who, purpose, select)
+        return replayed(files[who], who, purpose, select)
 
-    chosen = {"gestures": seen, "repetitions": _CALIBRATION_REPETITIONS, "margin_s": 3.0}
+    chosen = {"gestures": seen, "repetitions": CALIBRATION_REPETITIONS, "margin_s": 3.0}
     learners = [p for p in people if p not in tested]
     preprocess = PreprocessConfig(
         front_end=FrontEndConfig(mode="identity", highpass_hz=None, lowpass_hz=None, notch_hz=()),
@@ -165,8 +166,8 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
     )
     return World(
         name=f"NinaPro DB1, exercise 1 ({len(people)} participants)",
-        recording=_deal([[entry(p, Purpose.TRAINING)] for p in learners]),
-        live=_deal([[entry(p, Purpose.CALIBRATION, chosen), entry(p, Purpose.EVALUATION)] for p in tested]),
+        recording=deal([[entry(p, Purpose.TRAINING)] for p in learners]),
+        live=deal([[entry(p, Purpose.CALIBRATION, chosen), entry(p, Purpose.EVALUATION)] for p in tested]),
         recipe=Recipe(
             seen=seen,
             unseen=unseen,
@@ -179,7 +180,7 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
             seed=seed,
             controls=5,
         ),
-        skip_repetitions=_CALIBRATION_REPETITIONS,
+        skip_repetitions=CALIBRATION_REPETITIONS,
         chunk_s=2.0,
         notes=(
             "Real EMG envelopes (10 electrodes, 100 Hz) and an uncalibrated CyberGlove; new wearers, one unseen set.",
@@ -191,7 +192,7 @@ def ninapro(folder: Path, *, seed: int = 0, held_out: tuple[int, ...] = ()) -> W
     )
 
 
-def _ninapro_files(folder: Path) -> dict[int, Path]:
+def ninapro_files(folder: Path) -> dict[int, Path]:
     """Files of a folder by participant."""
     files = {int(m[1]): p for p in folder.glob("*.mat") if (m := _NINAPRO_FILE.fullmatch(p.name))}
     if len(files) < 4:
@@ -203,7 +204,7 @@ def _ninapro_files(folder: Path) -> dict[int, Path]:
     return files
 
 
-def _replayed(file: Path, who: int, purpose: Purpose, select: Entry | None) -> Entry:
+def replayed(file: Path, who: int, purpose: Purpose, select: Entry | None) -> Entry:
     """A session that replays a participant's recording."""
     return {
         "name": f"s{who}-{purpose}",
@@ -221,9 +222,9 @@ def _replayed(file: Path, who: int, purpose: Purpose, select: Entry | None) -> E
     }
 
 
-def _deal(hands: list[list[Entry]]) -> dict[str, list[Entry]]:
+def deal(hands: Sequence[Sequence[Entry]], edges: Sequence[str] = EDGES) -> dict[str, list[Entry]]:
     """Deal groups of sessions to the edges in turn."""
-    dealt: dict[str, list[Entry]] = {edge: [] for edge in EDGES}
+    dealt: dict[str, list[Entry]] = {edge: [] for edge in edges}
     for i, group in enumerate(hands):
-        dealt[EDGES[i % len(EDGES)]] += group
+        dealt[edges[i % len(edges)]] += group
     return dealt

@@ -108,13 +108,14 @@ def _finished(stretch: Stretch, strange: int, paired: PairedSession) -> Stretch:
     return replace(stretch, truth=truth, features=features)
 
 
-def empanel(store: Catalogue, held_out: Sequence[str], unseen: Sequence[str]) -> Panel:
+def empanel(store: Catalogue, held_out: Sequence[str], unseen: Sequence[str], *, decoded: bool = True) -> Panel:
     """Everybody of the held-out who was recorded and agreed to it.
 
     Args:
         store: Sealed sessions.
         held_out: Participants nothing is taken from.
         unseen: Gestures that a scale must not be fitted on.
+        decoded: Judge by recordings that a release decoded meanwhile too.
     """
     consents = read_consents(store.directory)
     wanted = set(held_out)
@@ -128,6 +129,8 @@ def empanel(store: Catalogue, held_out: Sequence[str], unseen: Sequence[str]) ->
             logger.warning("session %s does not judge: %s", sealed.id, why)
         elif purpose is Purpose.CALIBRATION:
             calibrations[person] = sealed  # the newest: sessions come oldest first
+        elif not decoded and sealed.session.release:
+            continue
         elif purpose in _JUDGED and any(r.status is RepetitionStatus.ACCEPTED for r in sealed.repetitions()):
             judged.append(sealed)
     people = tuple(sorted({s.session.participant.id for s in judged}))
