@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge_cloud.card import model_card
-from embridge_cloud.gates.guard import inspect, write_guard
+from embridge_cloud.gates.files import write_guard
+from embridge_cloud.gates.guard import inspect
 from embridge_cloud.learn.config import HeadName
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.export import Exported, export_encoder, export_pose, run_singly

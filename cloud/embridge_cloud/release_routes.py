@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from embridge_cloud.api import models
 from embridge_cloud.api.roles import Role, access
-from embridge_cloud.gates.card import CARD_PAGE, CARD_TEXT
-from embridge_cloud.gates.verdict import read_report
+from embridge_cloud.gates.files import CARD_PAGE, CARD_TEXT, read_report
 from embridge_cloud.lineage import Bundles, lineage_of
 from embridge_cloud.registry import Registry
 from embridge_cloud.store.sealed import Catalogue

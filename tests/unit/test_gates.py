@@ -10,10 +10,10 @@ import pytest
 
 from embridge_cloud.gates import GatePolicy, judge, load_policy, read_report
 from embridge_cloud.gates import contender as contenders
-from embridge_cloud.gates.card import CARD_PAGE, CARD_PICTURES, CARD_TEXT
+from embridge_cloud.gates.card import CARD_PICTURES
 from embridge_cloud.gates.checks import Pair
 from embridge_cloud.gates.figures import Heard
-from embridge_cloud.gates.guard import Seen, write_guard
+from embridge_cloud.gates.files import CARD_PAGE, CARD_TEXT, Seen, write_guard
 from embridge_cloud.gates.intervals import People, most_false, worst_of
 from embridge_cloud.gates.policy import Costs
 from embridge_shared.clock import SystemClock

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from embridge_cloud.differences import differences
 from embridge_cloud.gates import keep_report
-from embridge_cloud.gates.card import CARD_PAGE, CARD_TEXT
+from embridge_cloud.gates.files import CARD_PAGE, CARD_TEXT
 from embridge_cloud.lineage import Bundles, lineage_of
 from embridge_cloud.registry import Registry
 from embridge_cloud.release_book_cli import told

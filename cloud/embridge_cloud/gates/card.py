@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from embridge_cloud import plots
 from embridge_cloud.gates.figures import Heard
+from embridge_cloud.gates.files import CARD_PAGE, CARD_TEXT
 from embridge_cloud.study.report_blocks import DASH, Block, Page, Picture, Section, Table, Text, fixed
 from embridge_cloud.study.report_render import to_html, to_markdown
 from embridge_cloud.study.report_svg import standalone, to_svg
@@ -20,8 +21,6 @@ from embridge_shared.decision import DecisionConfig
 from embridge_shared.fleet import GateCheck, GateReport
 from embridge_shared.release import Bundle
 
-CARD_PAGE: Final = "card.html"
-CARD_TEXT: Final = "card.md"
 CARD_PICTURES: Final = "card-pictures"
 
 _BINS = 10

@@ -13,19 +13,15 @@ A session is suspicious where one of them lies far below what the trusted sessio
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from embridge_cloud.gates.files import Seen
 from embridge_cloud.learn.data import Windows
 from embridge_cloud.learn.evaluate import balanced_accuracy, shrinkage_lda
-from embridge_shared.archive import write_atomically
-from embridge_shared.errors import DataError, Reason
-
-GUARD: Final = "guard.json"
 
 Floats = NDArray[np.float32]
 
@@ -40,30 +36,6 @@ _LEAST = 3
 _SEGMENTS = 4
 _FOLDS = 4
 _MOST = 4000
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What decoders make of one session; balanced accuracies, None where one cannot say.
-
-    Attributes:
-        session: Its id.
-        participant: Whose.
-        trusted: Whether an earlier release was made of it.
-        chance: What guessing reaches.
-        own: By its other repetitions.
-        pose: By other people's poses.
-        others: By other people's EMG.
-        suspicious: Why it is; empty when it is not.
-    """
-
-    session: str
-    participant: str
-    trusted: bool
-    chance: float
-    own: float | None = None
-    pose: float | None = None
-    others: float | None = None
-    suspicious: str = ""
 
 
 _WORDS: Final = {
@@ -89,26 +61,6 @@ def inspect(train: Windows, trusted: Collection[str]) -> tuple[Seen, ...]:
     found = [_seen(train, emg, pose, name, known or set(names)) for name in names]
     found = [msgspec.structs.replace(s, trusted=s.session in known) for s in found]
     return tuple(_marked(s, [t for t in found if t.trusted or not known]) for s in found)
-
-
-def write_guard(folder: Path, seen: tuple[Seen, ...]) -> None:
-    """Keep what was found beside a job."""
-    write_atomically(folder / GUARD, msgspec.json.format(msgspec.json.encode(seen)))
-
-
-def read_guard(folder: Path) -> tuple[Seen, ...]:
-    """What was found beside a job; nothing where nobody looked.
-
-    Raises:
-        DataError: MALFORMED.
-    """
-    path = folder / GUARD
-    if not path.is_file():
-        return ()
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=tuple[Seen, ...])
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path} is damaged: {error}", reason=Reason.MALFORMED) from error
 
 
 def _emg_features(train: Windows) -> Floats | None:

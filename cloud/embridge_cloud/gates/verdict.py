@@ -17,13 +17,12 @@ from embridge_cloud.gates.card import Evidence, write_card
 from embridge_cloud.gates.checks import Pair
 from embridge_cloud.gates.contender import Contender
 from embridge_cloud.gates.figures import Heard
-from embridge_cloud.gates.guard import Seen, read_guard
+from embridge_cloud.gates.files import Seen, keep_report, read_guard
 from embridge_cloud.gates.intervals import People
 from embridge_cloud.gates.panel import Panel, empanel, eras, named_groups, prove_strangers
 from embridge_cloud.gates.policy import GatePolicy
 from embridge_cloud.recipe import SUMMARY, Recipe, Summary
 from embridge_cloud.store.sealed import Catalogue
-from embridge_shared.archive import write_atomically
 from embridge_shared.clock import Clock
 from embridge_shared.errors import DataError, ModelError, Reason
 from embridge_shared.fleet import GateCheck, GateReport
@@ -31,7 +30,6 @@ from embridge_shared.release import read_bundle
 
 logger = logging.getLogger(__name__)
 
-GATE: Final = "gate.json"
 _LABELS: Final = "data.labels"
 
 
@@ -75,26 +73,6 @@ def judge(job_folder: Path, store: Path, *, champion: Path | None, policy: GateP
     write_card(job_folder, report, case.evidence(summary.history))
     logger.info("%s: %s", report.candidate, report.reason)
     return report
-
-
-def keep_report(job_folder: Path, report: GateReport) -> None:
-    """Write a decision beside its job, atomically."""
-    write_atomically(job_folder / GATE, msgspec.json.format(msgspec.json.encode(report)))
-
-
-def read_report(job_folder: Path) -> GateReport | None:
-    """What was decided about a job; None before.
-
-    Raises:
-        DataError: MALFORMED.
-    """
-    path = job_folder / GATE
-    if not path.is_file():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=GateReport)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path} is damaged: {error}", reason=Reason.MALFORMED) from error
 
 
 def _job(folder: Path) -> tuple[Recipe, Summary]:
