@@ -1,0 +1,131 @@
+"""Rollouts with real processes: agents, a broker, a cloud that is killed on the way, commands of an operator."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import MosquittoBroker
+from embridge_cloud.registry import Registry
+from embridge_shared.clock import SystemClock
+from support.bundles import make_bundle
+from support.loop import Loop, until
+
+ROLLOUT = {
+    "EMBRIDGE_ROLLOUT__WAVES": "[0.4, 1.0]",
+    "EMBRIDGE_ROLLOUT__SOAK_S": "0.5",
+    "EMBRIDGE_ROLLOUT__PROBATION_S": "0.3",
+    "EMBRIDGE_ROLLOUT__SHADOW_WINDOWS": "0",
+}
+
+
+class Fleet:
+    """A cloud with releases, and idle agents that trust it."""
+
+    def __init__(self, loop: Loop, broker: MosquittoBroker, edges: int) -> None:
+        self.loop = loop
+        self.broker = broker
+        self.edges = [f"edge-{n}" for n in range(1, edges + 1)]
+        self.registry = Registry(loop.folder / "cloud" / "registry", SystemClock())
+        (loop.folder / "root.json").write_bytes(self.registry.root_bytes())
+        loop.settings |= ROLLOUT | {"EMBRIDGE_EDGE__UPDATE_ROOT": str(loop.folder / "root.json")}
+
+    def publish(self, version: int, **changes: Any) -> None:
+        self.registry.publish(make_bundle(self.loop.folder, version, seed=version, **changes))
+
+    def begin(self) -> None:
+        self.loop.start_cloud(EMBRIDGE_CLOUD__HTTP_PORT="0")
+        for name in self.edges:
+            self.loop.start(name, "edge", "run", "--name", name, "--state-dir", name)
+        until(lambda: len(self.loop.get("/api/fleet")) == len(self.edges), 30, "the edges to be known")
+
+    def command(self, *arguments: str) -> Any:
+        done = self.loop.run(*arguments, "--url", self.loop.url, "--json", EMBRIDGE_CLOUD__STATE_DIR="cloud")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def over(self, name: str) -> dict[str, Any]:
+        def ended() -> Any:
+            found = self.loop.get(f"/api/rollouts/{name}")
+            return found if found["ended_ns"] else None
+
+        return until(ended, 60, f"{name} to be over: {self.loop.get(f'/api/rollouts/{name}')}")
+
+    def running(self) -> dict[str, str]:
+        return {row["edge"]: (row["reported"] or {}).get("release", "") for row in self.loop.get("/api/fleet")}
+
+    def all_run(self, release: str) -> None:
+        until(lambda: set(self.running().values()) == {release}, 30, f"all to run {release}: {self.running()}")
+
+
+@pytest.fixture
+def loop(tmp_path: Path, own_mosquitto: MosquittoBroker) -> Iterator[Loop]:
+    loop = Loop(tmp_path, own_mosquitto.port)
+    yield loop
+    loop.close()
+
+
+def test_a_release_spreads_over_a_killed_cloud_and_is_taken_back(loop, own_mosquitto):
+    fleet = Fleet(loop, own_mosquitto, 3)
+    fleet.publish(1)
+    fleet.publish(2)
+    fleet.begin()
+    plan = fleet.command("rollout", "start", "embridge-1", "--dry-run")
+    assert [w["edges"] for w in plan["tally"]] == [2, 1]
+    assert loop.get("/api/rollouts") == []
+    started = fleet.command("rollout", "start", "embridge-1")
+    assert (started["id"], started["started_by"]) == ("r-0001", "local")
+    until(lambda: loop.get("/api/rollouts/r-0001")["tally"][0]["asked"] == 2, 10)
+    loop.kill("cloud")
+    loop.start_cloud()
+    assert fleet.over("r-0001")["state"] == "done"
+    fleet.all_run("embridge-1")
+    actions = [row["action"] for row in loop.get("/api/rollouts/r-0001/history")]
+    assert actions.count("rollout.wave") == 2
+    assert actions[-1] == "rollout.finish"
+
+    pinned = loop.api.put("/api/fleet/edge-3", {"pinned": "embridge-1", "pinned_why": "a study"})
+    assert pinned["pinned_why"] == "a study (local)"
+    loop.api.post("/api/rollouts", {"release": "embridge-2"})
+    fleet.over("r-0002")
+    assert fleet.running() == {"edge-1": "embridge-2", "edge-2": "embridge-2", "edge-3": "embridge-1"}
+    recalled = fleet.command("release", "recall", "embridge-2", "--reason", "it drifts", "--yes")
+    assert recalled["recalled"] == "it drifts"
+    assert fleet.over("r-0002")["state"] == "aborted"
+    fleet.all_run("embridge-1")
+    for name in (*fleet.edges, "cloud"):
+        assert "Traceback" not in loop.log(name), loop.log(name)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("victims", [("cloud",), ("broker",), ("cloud", "broker")], ids="+".join)
+def test_kills_again_and_again_change_nothing(loop, own_mosquitto, victims):
+    fleet = Fleet(loop, own_mosquitto, 6)
+    for version in (1, 2):
+        fleet.publish(version)
+    fleet.begin()
+    rng = random.Random(7)
+    for number, release in enumerate(("embridge-1", "embridge-2"), 1):
+        loop.api.post("/api/rollouts", {"release": release})
+        for _ in range(4):
+            time.sleep(rng.uniform(0.1, 1.0))
+            for victim in victims:
+                own_mosquitto.kill() if victim == "broker" else loop.kill("cloud")
+            for victim in reversed(victims):
+                own_mosquitto.start() if victim == "broker" else loop.start_cloud()
+        assert fleet.over(f"r-000{number}")["state"] == "done"
+        fleet.all_run(release)
+    loop.api.post("/api/releases/embridge-2/recall", {"reason": "worse"})
+    for victim in victims:
+        own_mosquitto.kill() if victim == "broker" else loop.kill("cloud")
+    for victim in reversed(victims):
+        own_mosquitto.start() if victim == "broker" else loop.start_cloud()
+    assert fleet.over("r-0002")["state"] == "aborted"
+    fleet.all_run("embridge-1")
