@@ -128,7 +128,8 @@ class ReleaseKeeper:
         Whoever ends otherwise than by an error of its own or on request has crashed, and a release on trial is blamed.
         """
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        await self._call(self._journal.begin)
+        with _full_disk_told():
+            await self._call(self._journal.begin)
         self.run_on(self._slots.current())
         self._on_trial_ns = self._clock.monotonic_ns()
         self._pursuit.resume()
@@ -136,9 +137,9 @@ class ReleaseKeeper:
             yield
         except BaseException as error:
             if _in_good_order(error):
-                self._journal.close(self._ran_s())
+                self._close()
             raise
-        self._journal.close(self._ran_s())
+        self._close()
 
     async def desire(self, desired: Desired) -> None:
         """Note what the cloud wants this edge to run."""
@@ -214,7 +215,10 @@ class ReleaseKeeper:
     # what runs
 
     async def _load(self) -> None:
-        await self._call(self._journal.loading)
+        try:
+            await self._call(self._journal.loading)
+        except OSError as error:
+            raise OperatorError(f"nothing can be noted of releases: {error}", reason=Reason.DISK_FULL) from error
         fit = False
         try:
             bundle = await self._call(self._slots.load)
@@ -246,10 +250,16 @@ class ReleaseKeeper:
             judged = (
                 self._vitals if self._vitals is not None and self._vitals.release == tried.desired.release else None
             )
-            if judged is not None and (why := ailment(judged.now(), trial)):
-                await self._return(why, Reason.UNHEALTHY)
-            elif left_s <= 0:
-                await self._call(self._journal.commit, tried.desired)
+            why = ailment(judged.now(), trial) if judged is not None else ""
+            with _full_disk_told():
+                if why:
+                    await self._return(why, Reason.UNHEALTHY)
+                    continue
+                if left_s <= 0:
+                    await self._call(self._journal.commit, tried.desired)
+                    continue
+            if why or left_s <= 0:
+                await self._clock.sleep(_JUDGE_S)
             else:
                 await first(self._clock.sleep(min(_JUDGE_S, left_s) if judged else left_s), self._stirred)
 
@@ -293,6 +303,10 @@ class ReleaseKeeper:
 
     # means
 
+    def _close(self) -> None:
+        with _full_disk_told():
+            self._journal.close(self._ran_s())
+
     def _told(self) -> None:
         """The journal has news, maybe in a thread."""
         if threading.get_ident() == self._thread:
@@ -310,6 +324,15 @@ class ReleaseKeeper:
             fetcher=fetcher_for(url, self._settings, self._ask_blocks),
             now=lambda: datetime.fromtimestamp(self._clock.wall_ns() * 1e-9, UTC),
         )
+
+
+@contextmanager
+def _full_disk_told() -> Iterator[None]:
+    """A disk that takes nothing does not stop an agent: what was on it is in force, and the next step tries again."""
+    try:
+        yield
+    except OSError as error:
+        logger.error("nothing can be noted of releases: %s", error)
 
 
 def _in_good_order(error: BaseException) -> bool:

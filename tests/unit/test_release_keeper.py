@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import embridge_edge.update.slots as slots_module
 from embridge_edge.releases import ReleaseKeeper
 from embridge_edge.update.proving import Prover, SharedProver
 from embridge_edge.update.slots import FOLDER, Slots
@@ -387,6 +390,37 @@ async def test_a_damaged_release_gives_way_and_is_fetched_again(edge):
         await edge.clock.pass_s(10)
         async with keeper.leased() as decoder:
             assert decoder.manifest.release == "embridge-2"
+
+
+async def test_a_full_disk_stops_neither_the_agent_nor_what_runs(edge, monkeypatch):
+    await run(edge, edge.publish(1))
+    real, full = slots_module.write_atomically, False
+
+    def write(path: Path, data: bytes) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(slots_module, "write_atomically", write)
+    second = on(edge.publish(2))
+    async with agent(edge) as keeper:
+        await keeper.desire(second)
+        await edge.clock.settle()
+        full = True
+        with pytest.raises(OperatorError) as caught:
+            await keeper.leased().__aenter__()
+        assert caught.value.reason is Reason.DISK_FULL
+        await edge.clock.pass_s(100)
+        assert keeper.progress.phase is UpdatePhase.PROBATION
+        await keeper.desire(edge.publish(3))
+        await edge.clock.settle()
+        assert (keeper.progress.phase, keeper.progress.reason) == (UpdatePhase.FAILED, Reason.DISK_FULL)
+        full = False
+        await edge.clock.pass_s(10)
+        assert keeper.current.name == "embridge-3"
+        full = True
+    async with agent(edge) as keeper:
+        assert keeper.current.name == "embridge-3"
 
 
 async def test_two_crashes_of_its_self_test_refuse_it_for_good(edge):
