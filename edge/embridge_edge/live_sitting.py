@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from embridge_edge.plan import ReplaySource, SessionPlan, SyntheticSource, check
 from embridge_edge.recorder import Recorder
 from embridge_edge.source import Packet
 from embridge_edge.takes import Take, open_take
+from embridge_edge.takes import Tap as Through
 from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
 from embridge_shared.gesture_spec import check_label
@@ -67,6 +68,24 @@ class _Kept:
     outcomes: dict[Which, Outcome]
 
 
+class _Ending(Through):
+    """A band that can be told to end, though it plays something that has an end of its own."""
+
+    _ended = False
+
+    async def packets(self) -> AsyncIterator[Packet]:
+        """The band's packets until it is told."""
+        async for packet in self._source.packets():
+            yield packet
+            if self._ended:
+                return
+
+    def stop(self) -> None:
+        """End after what has come so far."""
+        self._ended = True
+        super().stop()
+
+
 class LiveSitting:
     """One session that decodes, recorded by an agent of this process and watched by somebody.
 
@@ -98,7 +117,9 @@ class LiveSitting:
         self._settings = settings
         self._clock = clock
         self._taps = tuple(taps)
-        self._take: Take = open_take(self.plan, base, clock, adapter=settings.adapter)
+        _, take = _Ending.on_band(open_take(self.plan, base, clock, adapter=settings.adapter))
+        # What a recording or a simulated wearer says of itself is no word of who watches.
+        self._take: Take = replace(take, annotations=())
         self._recorder: Recorder | None = None
         self._seats = {Which.A: Seat(Which.A, self._radio_s)}
         self._rival: Rival | None = None
@@ -107,6 +128,7 @@ class LiveSitting:
         self._counts: Counter[str] = Counter()
         self._last: _Kept | None = None
         self._one = asyncio.Lock()
+        self._over = False
         self.last_ns = 0
         """When the last packet came, on the host's monotonic clock, ns; 0 before the first."""
         self.began_ns = 0
@@ -177,9 +199,9 @@ class LiveSitting:
         """
         if gesture != REST_LABEL:
             check_label(gesture)
-        recorder = self._running()
         now_ns = self.now_ns if t_ns is None else t_ns
         async with self._one:
+            recorder = self._running()
             movement = self._seats[Which.A].movements.at(now_ns)
             before = self._last if movement is not None else None
             if before is not None and movement is not None and before.movement.start_ns != movement.start_ns:
@@ -279,7 +301,9 @@ class LiveSitting:
             self._rival.packet(packet)
 
     async def leaves(self, reason: str) -> None:
-        """It ends."""
+        """It ends; a label that is being written is in it."""
+        async with self._one:
+            self._over = True
         await self._part()
 
     async def _part(self) -> None:
@@ -308,6 +332,8 @@ class LiveSitting:
     def _running(self) -> Recorder:
         if self._recorder is None:
             raise OperatorError("nothing is decoded yet.", reason=Reason.NOT_FOUND, hint="Begin, and wait for samples.")
+        if self._over:
+            raise OperatorError("the session has ended.", reason=Reason.NOT_FOUND, hint="Begin another.")
         return self._recorder
 
     def _check(self) -> None:

@@ -118,6 +118,11 @@ class SignalRing:
         self._lanes: tuple[Lane, ...] = (Lane(),) * spec.n_channels
 
     @property
+    def spec(self) -> StreamSpec:
+        """The stream."""
+        return self._spec
+
+    @property
     def rate_hz(self) -> float:
         """Samples a second."""
         return self._spec.rate_hz

@@ -51,7 +51,7 @@ class LiveScreen(Room):
     .-narrow #stage { layout: vertical; }
     .-narrow #scope { width: 1fr; height: 1fr; }
     .-narrow #decoded { width: 1fr; height: 8; }
-    .-narrow #said { height: 1; }
+    .-narrow #said { height: 1; margin: 0; }
     .-narrow #ticker { height: 3; }
     #said { height: 5; margin: 0 0 1 0; }
     #said.-gesture { color: $text-success; }
@@ -143,22 +143,25 @@ class LiveScreen(Room):
         assert self._make is not None
         self._advise("The band is looked for…")
         try:
-            self._living = living = await asyncio.to_thread(self._make, participant)
-            self.query_one(Scope).show(living.ring)
-            self.query_one(Scope).focus()
-            self._which, self._frozen = "a", False
+            living = await asyncio.to_thread(self._make, participant)
+            self._seat(living)
             reason = await living.run()
         except EmbridgeError as error:
-            self._living = None
+            self._seat(None)
             self._fail(error)
             return
-        except asyncio.CancelledError:
-            self._living = None
-            raise
-        self._living = None
+        self._seat(None)
         ended = "Ended in good order" if reason == "complete" else f"Ended: {reason}"
         self._advise(f"{ended}. The session is kept, with every label. Enter begins another.", bad=reason != "complete")
-        self.query_one("#participant", Input).focus()
+
+    def _seat(self, living: Living | None) -> None:
+        """Give the room to a session, or back to who names the next wearer."""
+        self._living, self._which, self._frozen = living, "a", False
+        self.query_one("#who").display = living is None
+        if living is not None:
+            self._scene = None
+            self.query_one(Scope).show(living.ring)
+        (self.query_one("#participant", Input) if living is None else self.query_one(Scope)).focus()
 
     def action_end(self) -> None:
         """End in good order."""
@@ -170,7 +173,8 @@ class LiveScreen(Room):
 
     def action_who(self) -> None:
         """Name who wears the band."""
-        self.query_one("#participant", Input).focus()
+        if self._living is None:
+            self.query_one("#participant", Input).focus()
 
     # what is shown
 
