@@ -72,16 +72,16 @@ def loop(tmp_path: Path, own_mosquitto: MosquittoBroker) -> Iterator[Loop]:
 
 
 def test_a_release_spreads_over_a_killed_cloud_and_is_taken_back(loop, own_mosquitto):
-    fleet = Fleet(loop, own_mosquitto, 3)
+    fleet = Fleet(loop, own_mosquitto, 2)
     fleet.publish(1)
     fleet.publish(2)
     fleet.begin()
-    plan = fleet.command("rollout", "start", "embridge-1", "--dry-run")
-    assert [w["edges"] for w in plan["tally"]] == [2, 1]
+    plan = loop.api.post("/api/rollouts", {"release": "embridge-1", "dry_run": True})
+    assert [w["edges"] for w in plan["tally"]] == [1, 1]
     assert loop.get("/api/rollouts") == []
     started = fleet.command("rollout", "start", "embridge-1")
     assert (started["id"], started["started_by"]) == ("r-0001", "local")
-    until(lambda: loop.get("/api/rollouts/r-0001")["tally"][0]["asked"] == 2, 10)
+    until(lambda: loop.get("/api/rollouts/r-0001")["tally"][0]["asked"] == 1, 10)
     loop.kill("cloud")
     loop.start_cloud()
     assert fleet.over("r-0001")["state"] == "done"
@@ -90,12 +90,12 @@ def test_a_release_spreads_over_a_killed_cloud_and_is_taken_back(loop, own_mosqu
     assert actions.count("rollout.wave") == 2
     assert actions[-1] == "rollout.finish"
 
-    pinned = loop.api.put("/api/fleet/edge-3", {"pinned": "embridge-1", "pinned_why": "a study"})
+    pinned = loop.api.put("/api/fleet/edge-2", {"pinned": "embridge-1", "pinned_why": "a study"})
     assert pinned["pinned_why"] == "a study (local)"
     loop.api.post("/api/rollouts", {"release": "embridge-2"})
     fleet.over("r-0002")
-    assert fleet.running() == {"edge-1": "embridge-2", "edge-2": "embridge-2", "edge-3": "embridge-1"}
-    recalled = fleet.command("release", "recall", "embridge-2", "--reason", "it drifts", "--yes")
+    assert fleet.running() == {"edge-1": "embridge-2", "edge-2": "embridge-1"}
+    recalled = loop.api.post("/api/releases/embridge-2/recall", {"reason": "it drifts"})
     assert recalled["recalled"] == "it drifts"
     assert fleet.over("r-0002")["state"] == "aborted"
     fleet.all_run("embridge-1")
