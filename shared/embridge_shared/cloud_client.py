@@ -128,10 +128,15 @@ class CloudApi:
             ) from error
         return bytes(found)
 
-    def lines(self, path: str) -> Iterator[str]:
-        """The lines of a stream of events as they come; its silence is limited by `timeout_s`. Raises as `get`."""
+    def lines(self, path: str, *, last_id: str = "") -> Iterator[str]:
+        """The lines of a stream of events as they come; its silence is limited by `timeout_s`. Raises as `get`.
+
+        Args:
+            path: With a leading slash.
+            last_id: Of the last event the caller had: those after it come first.
+        """
         try:
-            with self._open(path, "GET", None, also=200) as answer:
+            with self._open(path, "GET", None, also=200, last_id=last_id) as answer:
                 for line in answer:
                     yield line.decode("utf-8", "replace").rstrip("\r\n")
         except (OSError, HTTPException) as error:
@@ -140,8 +145,12 @@ class CloudApi:
             ) from error
 
     @contextlib.contextmanager
-    def _open(self, path: str, method: str, body: bytes | None, *, also: int) -> Iterator[HTTPResponse]:
+    def _open(
+        self, path: str, method: str, body: bytes | None, *, also: int, last_id: str = ""
+    ) -> Iterator[HTTPResponse]:
         headers = {"Accept": "application/json", "User-Agent": "embridge"}
+        if last_id:
+            headers["Last-Event-ID"] = last_id
         if body is not None:
             headers["Content-Type"] = "application/json"
         if self.token:
