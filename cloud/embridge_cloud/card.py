@@ -6,6 +6,7 @@ from embridge_shared.decision import DecisionConfig
 from embridge_shared.release import Manifest
 
 _NONE = "{}: nobody fitted how to decide; scores are recorded alone.\n"
+_SHOWN = 12
 _SEEN = {True: "yes", False: "**no, pose alone**"}
 
 
@@ -32,6 +33,9 @@ Decodes {len(manifest.gestures)} gestures from {manifest.channels} EMG channels,
 `{manifest.lineage.snapshot}`; recipe `{manifest.lineage.config}`; seed {manifest.lineage.seed}; code {manifest.code};
 parent {f"`{manifest.parent}`" if manifest.parent else "none"}.
 
+Participants, by codes that only who holds the sessions can read: {_some(manifest.lineage.participants)}.
+Sessions: {_some(manifest.lineage.sessions)}.
+
 Head: **{manifest.head}**. {manifest.head_reason}
 
 ## Measured
@@ -50,10 +54,17 @@ share of performances told, share of what was told that was right, seconds to th
 ## Limits
 
 A wearer needs a calibration (rest and known gestures) before decoding. Scores are similarities; probabilities come of
-them by the temperature and the floor above.
+them by the temperature and the floor above. Whether it became a release was decided on people of whom nothing is in
+here: the gate's own card is kept beside the job that made it.
 A `learn.linear_l2` above 0 says that the queries build on a closed-form linear path, which goes beyond the published
 method and carries much of the result on gestures whose EMG was never recorded.
 """
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first of many names; the manifest has all."""
+    shown = ", ".join(f"`{name}`" for name in names[:_SHOWN]) or "none"
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more in the manifest"
 
 
 def _decides(what: str, decision: DecisionConfig | None) -> str:
