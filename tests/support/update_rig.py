@@ -15,7 +15,7 @@ from embridge_edge.update.slots import FOLDER, Slots
 from embridge_shared.fleet import UpdatePhase
 from embridge_shared.release import read_bundle
 from embridge_shared.wire.messages import Desired
-from support.power import Power, PowerCut, power
+from support.power import Power, PowerCut, power, unsynced
 from support.updates import TRIAL, Edge
 
 PROVER = SharedProver()
@@ -47,16 +47,18 @@ class Rig:
         keeper = self.edge.keeper()
         async with keeper.running():
             task = asyncio.create_task(keeper.run())
-            await self.edge.clock.settle()
-            if desired is not None:
-                await keeper.desire(desired)
-            await self.edge.clock.pass_s(seconds)
-            if then is not None:
-                await then(keeper)
-            task.cancel()
-            for error in await asyncio.gather(task, return_exceptions=True):
-                if isinstance(error, PowerCut):
-                    raise error
+            try:
+                await self.edge.clock.settle()
+                if desired is not None:
+                    await keeper.desire(desired)
+                await self.edge.clock.pass_s(seconds)
+                if then is not None:
+                    await then(keeper)
+            finally:
+                task.cancel()
+                (ended,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(ended, BaseExceptionGroup):
+                raise ended
 
     def cut(self, doing: Callable[[], Awaitable[None]], step: int, *, lossy: bool) -> Power:
         """Do something until the power is cut; what was not synced is lost, or is not."""
@@ -74,7 +76,11 @@ class Rig:
     def check(self, goal: str) -> None:
         """Alone it starts with a whole release; with a network it gets where it was going."""
         self.edge.fetcher.down = True
+        with unsynced():
+            self._check(goal)
+        shutil.rmtree(self.state)
 
+    def _check(self, goal: str) -> None:
         async def alone(keeper: ReleaseKeeper) -> None:
             async with keeper.leased() as decoder:
                 assert decoder.manifest.release in ("embridge-1", "embridge-2")
@@ -87,7 +93,6 @@ class Rig:
         asyncio.run(self.start(self.second, 100))
         assert Slots(self.state / FOLDER).current().name == goal
         assert Slots(self.state / FOLDER).pointer().probation is None
-        shutil.rmtree(self.state)
 
     async def update(self) -> None:
         """Fetch, test, activate, decode, commit."""
