@@ -17,7 +17,6 @@ from embridge_edge.collect.setup import Setup
 from embridge_edge.collect.virtual import VirtualSource
 from embridge_edge.erasures import erase
 from embridge_edge.forearm import Manner
-from embridge_edge.lock import is_running
 from embridge_edge.spool import Spool
 from embridge_shared.clock import SystemClock
 from embridge_shared.errors import ConfigError, OperatorError, Reason
@@ -268,22 +267,6 @@ async def test_a_virtual_band_goes_on_where_the_time_is() -> None:
     assert 5900 < packet.first < 8000
     assert packet.first % len(packet.samples) == 0
     await band.close()
-
-
-async def test_it_stands_aside_for_others_and_comes_back(tmp_path: Path, monkeypatch) -> None:
-    wear(monkeypatch)
-    async with station(tmp_path) as made:
-        await conducted(made, setup())
-        async with made.aside():
-            assert not is_running(tmp_path)
-        await when(lambda: is_running(tmp_path))
-        recording = asyncio.create_task(conducted(made, setup("p07_002_R_d1")))
-        await when(lambda: made.leader is not None)
-        with pytest.raises(OperatorError, match="is being recorded"):
-            async with made.aside():
-                pass
-        await recording
-        assert await made.names() == ("p07_001_R_d1", "p07_002_R_d1")
 
 
 async def test_three_bad_tries_wait_for_somebody(tmp_path: Path, monkeypatch) -> None:

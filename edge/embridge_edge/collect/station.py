@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -117,9 +116,6 @@ class Station:
         self.tell: list[Callable[[Sequence[Step]], None]] = []
         self._ask = ask_consent or cloud_consent(settings)
         self._preflight: Preflight | None = None
-        self._notifier = notifier
-        self._one = asyncio.Lock()
-        self._wanted, self._stood_aside, self._back = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         """Deliver for ever.
@@ -128,44 +124,7 @@ class Station:
             OperatorError: LOCKED: another agent runs in the state directory.
         """
         async with prompts.told(self.settings.edge.state_dir, lambda: self.leader):
-            while True:
-                await self._until_aside()
-                self._stood_aside.set()
-                await self._back.wait()
-                self._stood_aside.clear()
-                self.agent = Agent(self.settings, self.clock, notifier=self._notifier)
-
-    async def _until_aside(self) -> None:
-        running = asyncio.create_task(self.agent.run(), name="agent")
-        leaving = asyncio.create_task(self._wanted.wait(), name="aside")
-        try:
-            await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            if not running.done():
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-        if not running.cancelled():
-            running.result()
-
-    @contextlib.asynccontextmanager
-    async def aside(self) -> AsyncIterator[None]:
-        """Leave band, spool and state directory to others for a moment; nothing is delivered meanwhile.
-
-        Raises:
-            OperatorError: LOCKED: a session is being recorded.
-        """
-        async with self._one:
-            if self.leader is not None:
-                raise self._busy()
-            self._back.clear()
-            self._wanted.set()
-            try:
-                await self._stood_aside.wait()
-                yield
-            finally:
-                self._wanted.clear()
-                self._back.set()
+            await self.agent.run()
 
     # What is known
 

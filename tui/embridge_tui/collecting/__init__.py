@@ -1,0 +1,1 @@
+"""What the Collect room is made of: the form, the look before, the session, the review."""
