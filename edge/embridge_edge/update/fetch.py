@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final, Protocol, cast
 from urllib.parse import urljoin, urlsplit
@@ -33,6 +34,27 @@ class Fetcher(FetcherInterface):
     """
 
     received: int = 0
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """Fetch a small file; what is under way ends with whatever goes wrong, not when it is collected.
+
+        Args:
+            url: The file.
+            max_length: The most it may have, bytes.
+
+        Raises:
+            tuf.api.exceptions.DownloadError: It cannot be had, or is longer.
+        """
+        found = bytearray()
+        with contextlib.ExitStack() as ending:
+            blocks = self.fetch(url)
+            if isinstance(blocks, Generator):
+                ending.callback(blocks.close)
+            for block in blocks:
+                found += block
+                if len(found) > max_length:
+                    raise exceptions.DownloadLengthMismatchError(f"{url} has more than {max_length} bytes")
+        return bytes(found)
 
     def resume(self, url: str, part: Path, size: int, progress: Progress | None = None) -> None:
         """Bring `part` to `size` bytes, asking only for what is missing.
@@ -189,10 +211,13 @@ def _within(connection: urllib3.connection.HTTPConnection) -> Iterator[None]:
     """Give up a head that trickles: the socket's own timeout starts anew with every byte."""
     sock = cast("_Socket | None", connection.sock)
 
+    late = threading.Event()
+
     def end() -> None:
+        late.set()
         if sock is not None:
             with contextlib.suppress(OSError):
-                sock.shutdown(2)
+                sock.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(float(connection.timeout or 30.0), end)
     timer.daemon = True
@@ -201,6 +226,9 @@ def _within(connection: urllib3.connection.HTTPConnection) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+    if late.is_set():
+        # What came until then may look like a whole head.
+        raise TimeoutError("the head of the answer did not come in time")
 
 
 class _Http(urllib3.connection.HTTPConnection):
