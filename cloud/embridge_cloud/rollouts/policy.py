@@ -55,6 +55,8 @@ def waves(shares: Sequence[float], *, soak_s: float, approve: Sequence[str] = ()
     Raises:
         ConfigError: There is no wave of such a name.
     """
+    if not shares:
+        raise ConfigError("a rollout without waves", hint='Its waves grow and end with a share of 1, as in "5,25,100".')
     names = ["all"] if len(shares) == 1 else ["canary", *[f"wave-{n}" for n in range(2, len(shares))], "all"]
     if len(shares) == 3:
         names[1] = "early"

@@ -19,7 +19,7 @@ from embridge_cloud.rollouts.roster import Shadow
 from embridge_cloud.rollouts.tally import tally
 from embridge_cloud.rollouts.verbs import VERBS
 from embridge_shared.errors import OperatorError
-from embridge_shared.fleet import Rollout, RolloutRequest
+from embridge_shared.fleet import Rollout, RolloutPolicy, RolloutRequest
 
 _COHORT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HISTORY_MAX: Final = 1000
@@ -54,15 +54,19 @@ class EdgeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def add_rollouts(app: FastAPI, context: CloudContext, rollouts: Rollouts) -> None:
-    """Add the routes."""
-    _add_lists(app, context, rollouts)
+    """Add the routes.
+
+    Raises:
+        ConfigError: The policy of the settings is none.
+    """
+    _add_lists(app, context, rollouts, policy_of(context.settings.rollout))
     for verb in VERBS:
         _add_verb(app, rollouts, verb)
     _add_fleet(app, context, rollouts)
     _add_recall(app, rollouts)
 
 
-def _add_lists(app: FastAPI, context: CloudContext, rollouts: Rollouts) -> None:
+def _add_lists(app: FastAPI, context: CloudContext, rollouts: Rollouts, usual: RolloutPolicy) -> None:
     @app.get("/api/rollouts", response_model=list[models.Rollout], tags=["rollouts"])
     @access(Role.VIEWER)
     async def listing() -> Any:
@@ -73,7 +77,7 @@ def _add_lists(app: FastAPI, context: CloudContext, rollouts: Rollouts) -> None:
     @access(Role.VIEWER)
     async def policy() -> Any:
         """How a release is rolled out where nothing else is said."""
-        return msgspec.to_builtins(policy_of(context.settings.rollout))
+        return msgspec.to_builtins(usual)
 
     @app.post(
         "/api/rollouts",
@@ -87,7 +91,7 @@ def _add_lists(app: FastAPI, context: CloudContext, rollouts: Rollouts) -> None:
         """Roll a release out; with `dry_run` say what would happen, and do nothing."""
         wish = read_body(await request.body(), RolloutRequest)
         by = request.state.principal.name
-        rollout = await rollouts.start(wish, policy_of(context.settings.rollout), by)
+        rollout = await rollouts.start(wish, usual, by)
         request.state.subject = (rollout.id or "dry-run",)
         takes = sum(1 for p in rollout.edges if not p.left)
         request.state.detail = {"release": rollout.release, "cohort": rollout.cohort, "edges": takes}
