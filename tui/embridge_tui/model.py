@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from embridge_shared.fleet import UpdateState
+from embridge_shared.fleet import Rollout, UpdateState
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +177,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         digest: sha256 of the bundle.
         size: Bytes.
         min_agent: Oldest agent that can run it.
+        recalled: Why it was withdrawn; empty while it was not.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     size: int
     min_agent: str
+    recalled: str = ""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,13 +193,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: As in "realign-3".
-        state: "running", "done", "failed" or "cancelled".
+        state: "waiting", "running", "done", "refused", "failed" or "cancelled".
         stage: What it is doing.
         step: Steps done of this stage.
         total: Steps of this stage; 0 while unknown.
         loss: Latest loss.
-        error: Why it failed.
+        error: Why it failed, or was refused.
         release: The release it made.
+        eta_s: Until the end of this stage, s; None while nobody can tell.
+        by: Who asked for it.
+        why: What for.
+        champion: The release it continues, or is held against.
+        sessions: How many sessions it learns from.
+        new_sessions: Of these, not in the champion.
+        accepted: What the gates said; None before.
     """
 
     id: str
@@ -208,6 +217,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     loss: float = 0.0
     error: str = ""
     release: str = ""
+    eta_s: float | None = None
+    by: str = ""
+    why: str = ""
+    champion: str = ""
+    sessions: int = 0
+    new_sessions: int = 0
+    accepted: bool | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,3 +235,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     edges: tuple[Edge, ...]
     releases: tuple[Release, ...]
     jobs: tuple[Job, ...]
+    rollouts: tuple[Rollout, ...] = ()

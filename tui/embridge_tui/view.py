@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from embridge_shared.errors import NetworkError
+from embridge_shared.errors import EmbridgeError
 from embridge_tui import text
 from embridge_tui.model import Snapshot
 
@@ -26,7 +26,7 @@ class View:
     address: str
     snapshot: Snapshot | None = None
     read_ns: int = 0
-    error: NetworkError | None = None
+    error: EmbridgeError | None = None
 
     def age_s(self, now_ns: int) -> float:
         """Seconds since the last answer."""

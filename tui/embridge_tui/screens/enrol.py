@@ -17,11 +17,13 @@ from textual.widgets import Input, Static
 from embridge_shared.errors import EmbridgeError, Reason
 from embridge_tui import text
 from embridge_tui.screens.room import Room
+from embridge_tui.trace import Glyphs
 from embridge_tui.widgets.bigword import BigWord
 from embridge_tui.widgets.hand import HandView
 from embridge_tui.widgets.records import Column, Records
 
 if TYPE_CHECKING:
+    from embridge_edge.courier import Courier
     from embridge_edge.enrol.bench import Bench, Sitting
     from embridge_edge.enrol.capture import Capture
     from embridge_edge.enrol.events import EnrolEvent
@@ -66,6 +68,8 @@ class EnrolScreen(Room):
     Args:
         make_bench: The wearer of a participant's code, on this edge's band; None where there is no edge.
         missing: Why there is none, and how to get one.
+        courier: The spool of the agent in this process; None where none runs.
+        glyphs: Characters to draw with.
     """
 
     ROOM = "enrol"
@@ -102,10 +106,19 @@ class EnrolScreen(Room):
         ),
     ]
 
-    def __init__(self, make_bench: Callable[[str], Bench] | None, missing: str = "") -> None:
+    def __init__(
+        self,
+        make_bench: Callable[[str], Bench] | None,
+        missing: str = "",
+        *,
+        courier: Callable[[], Courier | None] = lambda: None,
+        glyphs: Glyphs = Glyphs.BRAILLE,
+    ) -> None:
         super().__init__()
         self._make_bench = make_bench
         self._missing = missing
+        self._courier = courier
+        self._glyphs = glyphs
         self._bench: Bench | None = None
         self._work: _Work | None = None
         self._standing: Standing | None = None
@@ -261,7 +274,7 @@ class EnrolScreen(Room):
             self._standing = Standing(wanted=len(sitting.script))
             self._show_standing()
             self._advise("space stops.")
-            capture = await work.bench.lead(sitting, self._tell, stop=work.stop)
+            capture = await work.bench.lead(sitting, self._tell, stop=work.stop, courier=self._courier())
         except EmbridgeError as error:
             self._work = None
             self._fail(error)
@@ -319,7 +332,7 @@ class EnrolScreen(Room):
                 weighed = await asyncio.to_thread(work.bench.keep, work.capture, work.note)
                 self._tell(weighed)
                 words = "Kept. t tests it, u takes it back, n names another."
-            await work.bench.deliver()
+            await work.bench.deliver(self._courier())
         except EmbridgeError as error:
             self._fail(error)
             return
@@ -333,7 +346,7 @@ class EnrolScreen(Room):
             return
         try:
             entry = await asyncio.to_thread(self._bench.desk.store.undo)
-            await self._bench.deliver()
+            await self._bench.deliver(self._courier())
         except EmbridgeError as error:
             self._fail(error)
             return

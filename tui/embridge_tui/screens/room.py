@@ -1,8 +1,9 @@
-"""What every room over the cloud has in common."""
+"""What every room has in common."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.screen import Screen
@@ -12,15 +13,20 @@ from textual.widgets import Footer
 from embridge_tui.view import View
 from embridge_tui.widgets.bars import Banner, TopBar
 
+if TYPE_CHECKING:
+    from embridge_edge.collect.station import Vitals
+
 
 class Room(Screen[None]):
     """A screen under the top bar.
 
     Attributes:
         ROOM: Its name among the modes.
+        OF_CLOUD: What it shows is the cloud's, so it says when that is old.
     """
 
     ROOM = ""
+    OF_CLOUD = False
 
     def compose(self) -> ComposeResult:
         """The frame around what a room holds."""
@@ -43,12 +49,20 @@ class Room(Screen[None]):
             display()
 
     @property
+    def busy(self) -> str:
+        """What would be lost or cut off by leaving now; empty if nothing."""
+        return ""
+
+    @property
     def furnished(self) -> bool:
         """All it holds stands; not so while it is put up or taken down."""
         return bool(self.query(TopBar)) and all(child.is_mounted for child in self.query("*"))
 
     def show(self, view: View, now_ns: int) -> None:
-        """Show what is known of the cloud."""
-        self.query_one(TopBar).show(view, now_ns)
-        self.query_one(Banner).show(view, now_ns)
-        self.set_class(view.stale(now_ns), "-stale")
+        """Show what is known of the cloud, in rooms that are about it."""
+
+    def show_frame(self, view: View, now_ns: int, vitals: Vitals | None) -> None:
+        """Show what is alive, and what is wrong."""
+        self.query_one(TopBar).show(view, now_ns, vitals)
+        self.query_one(Banner).show(view.trouble(now_ns) if self.OF_CLOUD else "")
+        self.set_class(self.OF_CLOUD and view.stale(now_ns), "-stale")

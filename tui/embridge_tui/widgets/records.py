@@ -59,6 +59,14 @@ class Records(DataTable[Text]):
         """Key of the row under the cursor."""
         return self._shown[self.cursor_row][0] if 0 <= self.cursor_row < len(self._shown) else None
 
+    def choose(self, key: str) -> bool:
+        """Move the cursor to a record; whether it is there."""
+        keys = [known for known, _ in self._shown]
+        if key not in keys:
+            return False
+        self.move_cursor(row=keys.index(key))
+        return True
+
     def fill(self, rows: Sequence[Row]) -> None:
         """Show these rows; the cursor stays on its record, wherever that is now."""
         new = tuple(rows)
