@@ -50,7 +50,7 @@ def test_waves_that_are_none_are_refused():
     with pytest.raises(ConfigError, match="no wave is called 'canaries'"):
         waves([0.1, 1.0], soak_s=1.0, approve=["canaries"])
     for shares in ([0.5], [0.5, 0.2, 1.0], []):
-        with pytest.raises(ConfigError, match="share of 1|without waves"):
+        with pytest.raises(ConfigError, match=r"share of 1|without waves"):
             policy_of(RolloutSettings(waves=tuple(shares)))
 
 
