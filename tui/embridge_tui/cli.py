@@ -1,31 +1,102 @@
-"""`embridge tui`: look at a running cloud in the terminal."""
+"""`embridge tui`: what field people live in."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from embridge_tui import PORT
+from embridge_tui.rooms import NAMES
+
+if TYPE_CHECKING:
+    from embridge_shared.settings import Settings
+    from embridge_tui.part import EdgePart
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def tui(
-    url: Annotated[
-        str | None, typer.Option(help="Address of the cloud's HTTP interface; by default that of the settings.")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the cloud; by default that of the settings.")] = None,
+    band: Annotated[str, typer.Option("--band", help="Band for Enrol and Live: virtual[:WEARER], KIND, …")] = "",
+    room: Annotated[str, typer.Option("--room", help=f"To begin in: {', '.join(NAMES)}.")] = "",
+    edge: Annotated[bool, typer.Option("--edge/--no-edge", help="Record at this machine, or look at a cloud.")] = True,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="On an empty machine: a cloud, a broker and a virtual band.")
+    ] = False,
+    folder: Annotated[Path | None, typer.Option("--dir", help="For --demo; a temporary one by default.")] = None,
+    browser: Annotated[bool, typer.Option("--serve", help="Give it to a browser on this machine.")] = False,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="On loopback, with --serve.")] = PORT,
 ) -> None:
-    """Look at sessions, edges, releases and training of a running cloud; changes nothing there."""
+    """Record sessions, look after bands and edges, enrol gestures, watch them decoded, roll releases out.
+
+    Everything it does, a command can do; `?` shows the keys. It ends in good order: what is recorded lies in the spool.
+    """
     import sys
 
-    from embridge_shared.cloud_client import connect
     from embridge_shared.errors import OperatorError
-    from embridge_tui.app import EmbridgeApp
-    from embridge_tui.client import HttpClient
 
-    client = HttpClient(connect(url))
+    if room and room not in NAMES:
+        raise OperatorError(f"there is no room {room!r}.", hint=f"There are {', '.join(NAMES)}.")
+    if browser:
+        from embridge_tui.serving import serve
+
+        serve([sys.executable, "-m", "embridge_shared.cli", *_again(sys.argv)], port=port, title="EMBridge")
+        return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise OperatorError(
-            "`embridge tui` needs a terminal.", hint="`embridge session list` and `embridge release list` do not."
+            "`embridge tui` needs a terminal.",
+            hint="Give --serve for a browser; `embridge session list` and the like do without.",
         )
-    EmbridgeApp(client).run()
+    if demo:
+        from embridge_tui.demonstration import demonstration
+
+        with demonstration(folder) as settings:
+            _run(settings, None, band=band, room=room, edge=True)
+        return
+    from embridge_shared.settings import load
+
+    _run(load(), url, band=band, room=room, edge=edge)
+
+
+def _run(settings: Settings, url: str | None, *, band: str, room: str, edge: bool) -> None:
+    from embridge_shared.cloud_client import connect
+    from embridge_tui.app import NO_EDGE, EmbridgeApp
+    from embridge_tui.client import HttpClient
+    from embridge_tui.logbook import open_logbook
+
+    if band:
+        settings = settings.model_copy(update={"tui": settings.tui.model_copy(update={"band": band})})
+    book = open_logbook(settings, settings.edge.state_dir)
+    part, missing = _part(settings) if edge else (None, "")
+    client = HttpClient(connect(url, settings=settings))
+    EmbridgeApp(client, part, missing=missing or NO_EDGE, settings=settings.tui, logbook=book, room=room).run()
+
+
+def _part(settings: Settings) -> tuple[EdgePart | None, str]:
+    """The edge of this machine; or why there is none, and how to get one."""
+    from embridge_shared.errors import EmbridgeError
+
+    try:
+        from embridge_tui.part import EdgePart
+
+        return EdgePart(settings), ""
+    except ImportError as error:
+        return None, f'no edge here: {error.name} is not installed. `pip install "embridge[edge]"` brings it.'
+    except EmbridgeError as error:
+        return None, str(error)
+
+
+def _again(arguments: list[str]) -> list[str]:
+    """What was typed, without what serves it."""
+    kept, skip = [], False
+    for word in arguments[1:]:
+        if not skip and word != "--serve" and not word.startswith("--port="):
+            if word == "--port":
+                skip = True
+                continue
+            kept.append(word)
+        skip = False
+    return kept
