@@ -570,9 +570,9 @@ class CollectScreen(Room):
         vitals, trial = self._station.vitals(), leader.conductor.trial
         band, age_s = vitals.band, int(vitals.age_s or 0)
         name = leader.spec.device if band is None else " ".join(x for x in (band.kind, band.address) if x)
-        again = "" if trial is None else f" ({trial.gesture} {trial.repetition} comes again)"
+        again = "" if trial is None else f"{trial.gesture} {trial.repetition} comes again when it is back.\n"
         known_of = "" if band is None else ". ".join(x for x in (band.reason, band.action) if x)
-        return f"{name}  {age_s // 60:02d}:{age_s % 60:02d}  ·  the file is kept{again}\n{known_of}"
+        return f"{name}  {age_s // 60:02d}:{age_s % 60:02d}  ·  the file is kept\n{again}{known_of}"
 
     def _close_lost(self) -> None:
         lost, self._lost = self._lost, None
