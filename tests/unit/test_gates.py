@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -367,6 +368,13 @@ def test_a_policy_is_read_from_toml_and_a_typo_is_named(tmp_path) -> None:
         load_policy(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="decides nothing"):
         GatePolicy(confidence=1.0)
+
+
+def test_the_policy_of_the_documentation_is_one(tmp_path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gates.md").read_text()
+    (tmp_path / "gate.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    found = load_policy(tmp_path / "gate.toml")
+    assert msgspec.structs.replace(found, groups={}) == GatePolicy()  # it shows the defaults
 
 
 def test_a_damaged_report_is_named(tmp_path) -> None:
