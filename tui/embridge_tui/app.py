@@ -294,7 +294,7 @@ def _collect(app: EmbridgeApp) -> Room:
 def _devices(app: EmbridgeApp) -> Room:
     from embridge_tui.screens.devices import DevicesScreen
 
-    return DevicesScreen(app.part, app.missing)
+    return DevicesScreen(app.part, app.missing, glyphs=app.glyphs)
 
 
 def _sessions(app: EmbridgeApp) -> Room:

@@ -49,6 +49,11 @@ class EdgePart:
         except EmbridgeError as error:
             self.fault = error
 
+    def use(self, band: str) -> None:
+        """Let Enrol and Live take another band from now on."""
+        self.band = band
+        self.__dict__.pop("_make_living", None)
+
     def vitals(self) -> Vitals | None:
         """What the status line tells; None where the station does not run."""
         return None if self.fault is not None else self.station.vitals()
