@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from embridge_cloud.card import model_card
 from embridge_cloud.gates.files import write_guard
 from embridge_cloud.gates.guard import inspect
-from embridge_cloud.learn.config import HeadName
+from embridge_cloud.learn.config import DEEP, HeadName
 from embridge_cloud.learn.data import Windows, concatenate
 from embridge_cloud.learn.export import Exported, export_encoder, export_pose, run_singly
 from embridge_cloud.learn.export_stream import export_stream
-from embridge_cloud.learn.heads import DEEP, Head, fit_head, save_head
+from embridge_cloud.learn.heads import Head, fit_head, save_head
 from embridge_cloud.learn.optim import Progress, ProgressCallback
 from embridge_cloud.learn.trained import Trained
 from embridge_cloud.learn.wearer_prior import fit_wearer_prior

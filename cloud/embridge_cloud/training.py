@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from embridge_cloud.frozen import Frozen
-from embridge_cloud.learn.config import HeadName
-from embridge_cloud.learn.heads import DEEP, Head, fit_head, load_head
+from embridge_cloud.learn.config import DEEP, HeadName
+from embridge_cloud.learn.heads import Head, fit_head, load_head
 from embridge_cloud.learn.loop import Run
 from embridge_cloud.learn.optim import Progress, ProgressCallback, resolve_device
 from embridge_cloud.learn.pipeline import pretrain_encoders

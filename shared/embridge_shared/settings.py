@@ -235,6 +235,51 @@ class GateSettings(_Section):
     """TOML file with margins, floors and costs (docs: Gates); what it leaves out keeps its default."""
 
 
+class RealignSettings(_Section):
+    """When releases are made of new recordings, and what that may take."""
+
+    enabled: bool = False
+    """Continue the champion by itself; what follows is the schedule's default, `embridge job schedule set` changes it."""
+    line: str = Field(default="embridge", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """Line of releases that is continued."""
+    sessions: int = Field(default=8, ge=0)
+    """Begin when so many new sealed sessions may be learnt from; 0 does not count them."""
+    participants: int = Field(default=0, ge=0)
+    """Or new participants."""
+    minutes: float = Field(default=0.0, ge=0)
+    """Or minutes of new EMG with hand pose."""
+    settle_s: Seconds = Field(default=600.0, ge=0)
+    """Wait until no session was sealed for so long: what is recorded together is learnt together."""
+    timetable: str = ""
+    """Also begin at these times, cron: minute, hour, day, month, weekday, as in "0 2 * * *"; where anything is new."""
+    timezone: str = ""
+    """Of timetable and quiet hours, as in "Europe/Zurich"; by default the machine's."""
+    quiet: tuple[str, ...] = ()
+    """Hours in which nothing begins, as in ["08:00-18:00"]."""
+    min_interval_s: Seconds = Field(default=21_600.0, ge=0)
+    """Least time between the begins of two."""
+    misfire_s: Seconds = Field(default=43_200.0, ge=0)
+    """A time of the timetable that was missed by more, because nothing ran or it was quiet, is let go."""
+    rollout: bool = False
+    """Roll out what the gates accept, as [rollout] says."""
+    replay: int = Field(default=0, ge=0)
+    """Windows of earlier sessions that are learnt from again, evenly over participant, gesture and session; 0 for all."""
+    distil: float = Field(default=0.0, ge=0)
+    """Weight of staying near the champion's embeddings; 0 for none."""
+    memory_mb: int = Field(default=0, ge=0)
+    """A training that holds more is ended, MiB; 0 for no limit."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of a training; 0 leaves that to the environment."""
+    nice: int = Field(default=5, ge=0, le=19)
+    """How far it stands back behind everything else."""
+    wall_s: Seconds = Field(default=86_400.0, gt=0)
+    """One attempt may take so long."""
+    attempts: int = Field(default=3, ge=1)
+    """How often a training that was killed is gone on with."""
+    checkpoint_steps: int = Field(default=50, ge=0)
+    """Steps between two checkpoints; 0 keeps none."""
+
+
 class RolloutSettings(_Section):
     """How releases reach the fleet, where a rollout does not say otherwise."""
 
@@ -324,6 +369,7 @@ class Settings(BaseSettings):
     cloud: CloudSettings = Field(default_factory=CloudSettings)
     store: StoreSettings = StoreSettings()
     gate: GateSettings = GateSettings()
+    realign: RealignSettings = RealignSettings()
     rollout: RolloutSettings = RolloutSettings()
     api: ApiSettings = ApiSettings()
     tui: TuiSettings = TuiSettings()

@@ -14,8 +14,7 @@ from embridge_cloud.demo import worlds
 from embridge_cloud.demo.cli import sound
 from embridge_cloud.demo.loop import run_loop
 from embridge_cloud.demo.report import write_report
-from embridge_cloud.learn.config import LearnConfig
-from embridge_cloud.learn.heads import DEEP
+from embridge_cloud.learn.config import DEEP, LearnConfig
 from embridge_cloud.snapshot import take_snapshot
 from embridge_cloud.store.sealed import Catalogue
 from embridge_shared.session import GestureChange, Purpose

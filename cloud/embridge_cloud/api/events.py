@@ -22,6 +22,7 @@ KINDS: Final = (
     "edge.release",
     "quarantine",
     "job",
+    "job.progress",
     "release",
     "rollout",
     "edge.update",

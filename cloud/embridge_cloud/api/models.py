@@ -281,8 +281,10 @@ class Job(Answer):
 
     id: str
     """As in "realign-3"."""
+    kind: str
+    """"realign"."""
     state: str
-    """"running", "done", "failed" or "cancelled"."""
+    """"queued", "running", "done", "refused", "failed" or "cancelled"."""
     stage: str
     """What it is doing."""
     step: int
@@ -291,14 +293,64 @@ class Job(Answer):
     """Steps of this stage."""
     loss: float
     """Latest loss."""
+    eta_s: float | None
+    """Until the end of this stage, s; null while nobody can tell."""
+    asked_ns: int
+    """Unix time it was asked for, ns."""
     started_ns: int
-    """Unix time, ns."""
+    """Unix time, ns; 0 while it waits."""
     ended_ns: int
     """Unix time, ns; 0 while it runs."""
+    attempts: int
+    """How often its child was started."""
+    by: str
+    """Who asked for it; "schedule" where nobody did."""
+    why: str
+    """What for."""
+    line: str
+    """Line of releases."""
+    version: int
+    """Of the candidate; 0 before it is known."""
+    champion: str
+    """The release it continues or is held against; empty for the first."""
+    generation: int
+    """Of the pose space."""
+    warm: bool
+    """It goes on from the champion's weights."""
+    snapshot: str
+    """Hash of its data."""
+    sessions: int
+    """How many sessions it learns from."""
+    new_sessions: int
+    """Of these, not in the champion."""
+    left_out: dict[str, str]
+    """Why sessions were left out, by id."""
+    accepted: bool | None
+    """What the gates said; null before."""
     error: str
-    """Why it failed."""
+    """Why it failed, or was refused."""
+    forced_by: str
+    """Who published it all the same."""
     release: str
-    """The release it made."""
+    """The release it made, once it is published."""
+
+
+class ScheduleStanding(Answer):
+    """When realignments begin by themselves."""
+
+    schedule: dict[str, Any]
+    """enabled, line, sessions, participants, minutes, settle_s, timetable, timezone, quiet, min_interval_s, misfire_s
+    and rollout; as [realign] of the settings."""
+    waiting: dict[str, Any]
+    """sessions, participants, minutes and latest_ns of what nobody has learnt from."""
+    why: str
+    """What was decided last, and why."""
+    next_ns: int
+    """Unix time of the timetable's next time, ns; 0 without one."""
+    begun_ns: int
+    """Unix time it last began something, ns; 0 before."""
+    failed: str
+    """Why it could not begin when it last tried; empty if it could."""
 
 
 class RolloutPolicy(Row):

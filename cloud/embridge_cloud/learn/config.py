@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -12,6 +12,8 @@ from embridge_shared.errors import ConfigError
 _LEAST_READ = 2  # tokens
 
 HeadName = Literal["embridge", "cpep", "closed", "regression"]
+DEEP: Final = ("embridge", "cpep")
+"""Heads with a learnt pose space."""
 
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

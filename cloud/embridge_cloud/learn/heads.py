@@ -17,7 +17,7 @@ from embridge_cloud.learn import leakage
 from embridge_cloud.learn.baseline import RidgeBaseline, fit_ridge
 from embridge_cloud.learn.checkpoint import load_checkpoint, save_checkpoint
 from embridge_cloud.learn.closed import ClosedHead, fit_closed
-from embridge_cloud.learn.config import HeadName, LearnConfig
+from embridge_cloud.learn.config import DEEP, HeadName, LearnConfig
 from embridge_cloud.learn.data import Windows, broken_pairs
 from embridge_cloud.learn.loop import Run
 from embridge_cloud.learn.methods import fit_method
@@ -30,7 +30,6 @@ from embridge_shared.errors import ConfigError, DataError, ModelError, Reason
 
 TENSORS = "head.safetensors"
 SIDECAR = "head.json"
-DEEP = ("embridge", "cpep")
 _CLOSED: dict[str, type[ClosedHead] | type[RidgeBaseline]] = {"closed": ClosedHead, "regression": RidgeBaseline}
 _SHUFFLE = 9
 

@@ -1,0 +1,1 @@
+"""Jobs: training in a child process, bounded, watched, resumable; and the schedule that starts them."""
