@@ -30,7 +30,7 @@ def lineage(
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     for depth, row in enumerate(rows):
-        typer.echo(("" if depth == 0 else "\nwhich continues\n") + _ancestor(row))
+        typer.echo(("" if depth == 0 else "\nwhich continues\n") + ancestor(row))
 
 
 def card(
@@ -116,7 +116,8 @@ def _manifest(name: str, url: str | None) -> Manifest:
     return msgspec.convert(fetched(name, url)["manifest"], Manifest)
 
 
-def _ancestor(row: dict[str, Any]) -> str:
+def ancestor(row: dict[str, Any]) -> str:
+    """One release of a lineage in lines."""
     if not row["release"]:
         return f"{row['digest']}, which is not here"
     people = ", ".join(row["participants"]) or "nobody who is still known here"

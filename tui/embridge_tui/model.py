@@ -193,7 +193,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: As in "realign-3".
-        state: "waiting", "running", "done", "refused", "failed" or "cancelled".
+        state: "queued", "running", "done", "refused", "failed" or "cancelled".
         stage: What it is doing.
         step: Steps done of this stage.
         total: Steps of this stage; 0 while unknown.
@@ -207,6 +207,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         sessions: How many sessions it learns from.
         new_sessions: Of these, not in the champion.
         accepted: What the gates said; None before.
+        attempts: How often it was begun.
+        left_out: Why sessions were left out, by id.
+        forced_by: Who published it against its gates.
     """
 
     id: str
@@ -224,6 +227,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int = 0
     new_sessions: int = 0
     accepted: bool | None = None
+    attempts: int = 0
+    left_out: dict[str, str] = {}
+    forced_by: str = ""
+
+    @property
+    def open(self) -> bool:
+        """It runs or waits."""
+        return self.state in ("queued", "running")
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

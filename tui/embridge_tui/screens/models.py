@@ -1,53 +1,58 @@
-"""Models: releases with how they were judged and where they come from, and the training that makes the next one."""
+"""Models: releases with gates and lineage, and the training that makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
-import msgspec
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
-from embridge_shared.errors import EmbridgeError
-from embridge_shared.fleet import GateCheck, GateReport
+from embridge_shared.errors import EmbridgeError, OperatorError, Reason
 from embridge_tui import text
 from embridge_tui.client import CloudClient
-from embridge_tui.model import Job, Release, Snapshot
-from embridge_tui.screens.collect_dialogs import ConfirmDialog, TextDialog
+from embridge_tui.model import Edge, Job, Release
+from embridge_tui.screens.asking import Field, FormDialog, PageDialog
 from embridge_tui.screens.room import Room
 from embridge_tui.view import View
 from embridge_tui.widgets.records import Column, Records, Row
 
-RELEASES = (
+RELEASES: Final = (
     Column("release", 14, grows=True),
-    Column("state", 11),
+    Column("gates", 10),
+    Column("people", 6, right=True),
     Column("size", 8, right=True),
-    Column("runs on", 11, grows=True),
+    Column("fleet", 6, right=True),
+    Column("state", 15, grows=True),
 )
-JOBS = (
+JOBS: Final = (
     Column("job", 11, grows=True),
     Column("state", 11),
-    Column("what", 16, grows=True),
+    Column("stage", 14, grows=True),
+    Column("progress", 14),
+    Column("left", 6, right=True),
+    Column("data", 8, right=True),
 )
-_STATES: Final = {
-    "waiting": "◐ waiting",
+_DETAILED: Final = 20
+_BAR: Final = 8
+_MARKS: Final = {
+    "queued": "○ queued",
     "running": "▶ running",
     "done": "✓ done",
-    "refused": "▲ refused",
+    "refused": "✕ refused",
     "failed": "✕ failed",
     "cancelled": "■ cancelled",
 }
-_RUNNING: Final = frozenset({"waiting", "running"})
-_BAR: Final = 16
-_NO_RELEASE: Final = "Nothing is published yet; a job publishes what its gates accept."
-_NO_JOB: Final = "No job has run. s begins one; `embridge job schedule` lets them begin by themselves."
+_NO_RELEASE: Final = "No release yet: t trains one; the gates decide whether it is published."
+_NO_JOB: Final = "No training has run yet: t begins one, h shows the schedule."
 
 
 class ModelsScreen(Room):
-    """Releases and jobs, and what is known of the chosen one.
+    """Releases above, training below, and what is known of the chosen one beside them.
 
     Args:
         client: The cloud.
@@ -57,228 +62,376 @@ class ModelsScreen(Room):
     OF_CLOUD = True
     CSS: ClassVar[str] = """
     #models { layout: vertical; height: 1fr; }
-    #lists { height: 1fr; }
-    #releases, #jobs { height: 1fr; min-height: 4; }
-    #about-model { height: 1fr; padding: 0 1; border-top: solid $primary-muted; border-title-color: $text-primary; }
-    #about-model:focus { border-top: heavy $primary; }
-    #about-text { width: 1fr; height: auto; }
-    #models-advice { height: auto; padding: 0 1; background: $panel; }
+    #models Records { height: 1fr; }
+    #model { height: 7; padding: 0 1; border-top: solid $primary-muted; border-title-color: $text-primary; }
+    #model:focus { border-top: heavy $primary; }
+    #model-text { width: 1fr; height: auto; }
+    #jobs { max-height: 9; }
+    #models-advice { height: auto; max-height: 4; padding: 0 1; background: $panel; }
     #models-advice.-bad { color: $text-error; background: $error-muted; text-style: bold; }
-    .-wide #models, .-broad #models { layout: horizontal; }
-    .-wide #lists, .-broad #lists { width: 1fr; height: 1fr; }
-    .-wide #about-model { width: 60; height: 1fr; }
-    .-broad #about-model { width: 84; height: 1fr; }
+    .-broad #models { layout: grid; grid-size: 2 2; grid-columns: 1fr 70; grid-rows: 2fr 1fr; }
+    .-broad #model { row-span: 2; height: 1fr; }
+    .-broad #jobs { max-height: 100%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "roll_out", "Roll out", id="model.rollout", tooltip="Send the chosen release to the fleet."),
-        Binding("d", "diff", "Diff", id="model.diff", tooltip="The chosen release against the one before it."),
-        Binding("v", "card", "Card", id="model.card", tooltip="The model card."),
-        Binding("x", "recall", "Recall", id="model.recall", tooltip="Withdraw the chosen release everywhere."),
-        Binding("s", "start", "Train", id="job.start", tooltip="Begin a training from the champion."),
-        Binding("k", "cancel", "Cancel job", id="job.cancel", tooltip="Stop the job that runs."),
+        Binding("enter", "lineage", "Lineage", id="model.lineage", tooltip="Data, people and parents of a release."),
+        Binding("d", "diff", "Diff", id="model.diff", tooltip="What changed since the release in force."),
+        Binding("c", "card", "Card", id="model.card", tooltip="The model card."),
+        Binding("s", "start", "Roll out", id="model.start", tooltip="Roll it out: says first what would happen."),
+        Binding("x", "recall", "Recall", id="model.recall", tooltip="Withdraw it for good; every edge leaves it."),
+        Binding("t", "train", "Train", id="job.start", tooltip="Continue the release in force with what is new."),
+        Binding("X", "cancel", "Stop job", id="job.cancel", tooltip="Stop the chosen training; it can go on later."),
+        Binding("r", "resume", "Resume", show=False, id="job.resume", tooltip="Go on with a stopped or failed one."),
+        Binding("v", "gate", "Gate", id="job.gate", tooltip="How the chosen training was judged, check by check."),
+        Binding("l", "job_log", "Job log", show=False, id="job.log", tooltip="The last words of the chosen training."),
+        Binding("f", "force", "Publish", show=False, id="job.force", tooltip="Publish what the gates refused."),
+        Binding("h", "schedule", "Schedule", id="job.schedule", tooltip="When training begins by itself; change it."),
     ]
 
     def __init__(self, client: CloudClient) -> None:
         super().__init__()
         self._client = client
-        self._snapshot: Snapshot | None = None
-        self._told: dict[str, dict[str, Any]] = {}
-        self._wanted = ""
+        self._releases: tuple[Release, ...] = ()
+        self._edges: tuple[Edge, ...] = ()
+        self._jobs: tuple[Job, ...] = ()
+        self._details: dict[str, dict[str, Any]] = {}
+        self._read_ns = -1
 
     def furnish(self) -> Iterable[Widget]:
-        """Lists on the left, what is known on the right."""
+        """Releases, training, and the chosen one."""
         releases, jobs = Records(RELEASES, id="releases"), Records(JOBS, id="jobs")
         releases.border_title, jobs.border_title = "releases", "training"
-        about = VerticalScroll(Static("", id="about-text", markup=False), id="about-model")
-        about.border_title = "chosen"
-        yield Container(Container(releases, jobs, id="lists"), about, id="models")
+        detail = VerticalScroll(Static("", id="model-text", markup=False), id="model")
+        detail.border_title = "chosen"
+        yield Container(releases, detail, jobs, id="models")
         yield Static("", id="models-advice", markup=False)
 
     def show(self, view: View, now_ns: int) -> None:
-        """Show releases and jobs."""
+        """Show what is published, and ask for the rest when the cloud has answered anew."""
         if view.snapshot is None:
             return
-        found = self._snapshot = view.snapshot
-        releases, jobs = self.query_one("#releases", Records), self.query_one("#jobs", Records)
-        champion = next((r.name for r in reversed(found.releases) if not r.recalled), "")
-        releases.fill([_release(r, found, champion) for r in reversed(found.releases)])
-        releases.border_title = f"releases: {len(found.releases)}" if found.releases else _NO_RELEASE
-        jobs.fill([_job(job) for job in reversed(found.jobs)])
-        jobs.border_title = f"training: {len(found.jobs)} jobs" if found.jobs else _NO_JOB
-        if not self._wanted:
-            self._choose(releases)
+        found = view.snapshot
+        self._releases, self._edges = tuple(reversed(found.releases)), found.edges
+        self._jobs = tuple(reversed(found.jobs))
+        self._draw()
+        if view.error is None and view.read_ns != self._read_ns:
+            self._read_ns = view.read_ns
+            self.run_worker(self._read(), name="models", group="models", exclusive=True)
 
-    def on_data_table_row_highlighted(self, event: Records.RowHighlighted) -> None:
+    async def _read(self) -> None:
+        """What is known of releases that nobody asked about yet."""
+        try:
+            for release in self._releases[:_DETAILED]:
+                held = self._details.get(release.name)
+                if held is None or held["recalled"] != release.recalled:
+                    self._details[release.name] = await self._client.ask(_release(release.name))
+                    self._draw()
+        except EmbridgeError as error:
+            self._advise(str(error), bad=True)
+
+    def _draw(self) -> None:
+        if not self.furnished:
+            return
+        releases, jobs = self.query_one("#releases", Records), self.query_one("#jobs", Records)
+        champion = self._champion()
+        releases.fill([self._row(release, champion) for release in self._releases])
+        releases.border_title = f"releases: {len(self._releases)}" if self._releases else _NO_RELEASE
+        jobs.fill([job_row(job) for job in self._jobs])
+        jobs.border_title = f"training: {sum(j.open for j in self._jobs)} under way" if self._jobs else _NO_JOB
+        self._tell_chosen()
+
+    def _champion(self) -> str:
+        return next((r.name for r in self._releases if not r.recalled), "")
+
+    def _row(self, release: Release, champion: str) -> Row:
+        gate = (self._details.get(release.name) or {}).get("gate")
+        runs = sum(edge.release == release.name for edge in self._edges)
+        state = "✕ recalled" if release.recalled else "● in force" if release.name == champion else "○ before"
+        if gate is not None and gate["forced_by"]:
+            state = f"{state}, forced"
+        cells = (
+            text.plain(release.name),
+            marks(gate),
+            "" if gate is None else str(gate["participants"]),
+            text.size(release.size),
+            f"{100 * runs / len(self._edges):.0f} %" if self._edges else "-",
+            state,
+        )
+        return release.name, cells
+
+    def on_data_table_row_highlighted(self, _: Records.RowHighlighted) -> None:
         """Another release or job was chosen."""
-        table = event.data_table
-        if isinstance(table, Records) and table.has_focus:
-            self._choose(table)
+        self._tell_chosen()
 
     def on_descendant_focus(self) -> None:
-        """The other list has the cursor now."""
-        if isinstance(self.focused, Records):
-            self._choose(self.focused)
+        """What is told is that of the table that has the keys."""
+        self._tell_chosen()
 
-    def _choose(self, table: Records) -> None:
-        key = table.chosen
-        if key is None:
-            return
-        self._wanted = key
-        if table.id == "jobs":
-            self.run_worker(self._about_job(key), name="about", group="about", exclusive=True)
+    def on_data_table_row_selected(self, event: Records.RowSelected) -> None:
+        """Enter: the lineage of a release, the judgement of a job."""
+        if event.data_table.id == "releases":
+            self.action_lineage()
         else:
-            self.run_worker(self._about_release(key), name="about", group="about", exclusive=True)
+            self.action_gate()
 
-    async def _about_release(self, name: str) -> None:
-        try:
-            told = await self._detail(name)
-        except EmbridgeError as error:
-            self._say(f"✕ {text.plain(str(error))}")
-            return
-        self.query_one("#about-model").border_title = f"{name}: gates and lineage"
-        self._say(describe_release(told))
+    def _tell_chosen(self) -> None:
+        box, line = self.query_one("#model", VerticalScroll), self.query_one("#model-text", Static)
+        job = self._job()
+        if job is not None and self.app.focused is self.query_one("#jobs"):
+            box.border_title, words = job.id, job_words(job)
+        else:
+            name = self.query_one("#releases", Records).chosen
+            found = None if name is None else self._details.get(name)
+            box.border_title = name or "chosen"
+            words = release_words(found) if found is not None else ("Reading …" if name else "")
+        line.update("\n".join(map(text.plain, words.splitlines())))
 
-    async def _detail(self, name: str) -> dict[str, Any]:
-        if name not in self._told:
-            self._told[name] = await self._client.ask(f"/api/releases/{name}")
-        return self._told[name]
+    def _job(self) -> Job | None:
+        key = self.query_one("#jobs", Records).chosen
+        return next((job for job in self._jobs if job.id == key), None)
 
-    async def _about_job(self, name: str) -> None:
-        job = next((j for j in (() if self._snapshot is None else self._snapshot.jobs) if j.id == name), None)
-        if job is None:
-            return
-        self.query_one("#about-model").border_title = f"{name}"
-        lines = describe_job(job)
-        try:
-            gate = msgspec.convert(await self._client.ask(f"/api/jobs/{name}/gate"), GateReport, strict=False)
-        except (EmbridgeError, msgspec.ValidationError):
-            gate = None
-        self._say("\n".join([*lines, *([] if gate is None else ["", *describe_gate(gate)])]))
-
-    def _say(self, words: str) -> None:
-        self.query_one("#about-text", Static).update(words)
-
-    # what an operator does
-
-    @property
-    def release(self) -> Release | None:
-        """The release under the cursor."""
+    def _chosen(self) -> Release | None:
         key = self.query_one("#releases", Records).chosen
-        releases = () if self._snapshot is None else self._snapshot.releases
-        return next((r for r in releases if r.name == key), None)
+        found = next((r for r in self._releases if r.name == key), None)
+        if found is None:
+            self._advise(_NO_RELEASE)
+        return found
 
-    def action_roll_out(self) -> None:
-        """Go to Fleet and say there what rolling it out would do."""
-        release = self._need()
-        if release is None:
-            return
-        self.app.switch_mode("fleet")
+    def _chosen_job(self) -> Job | None:
+        found = self._job()
+        if found is None:
+            self._advise(_NO_JOB)
+        return found
 
-        def propose() -> None:
-            from embridge_tui.screens.fleet import FleetScreen
+    # releases
 
-            if isinstance(self.app.screen, FleetScreen):
-                self.app.screen.propose(release.name)
+    def action_lineage(self) -> None:
+        """Show where the chosen release comes from and how it was judged."""
+        release = self._chosen()
+        if release is not None:
+            self._page(release.name, self._lineage(release.name))
 
-        self.app.call_after_refresh(propose)
+    async def _lineage(self, name: str) -> str:
+        from embridge_cloud.release_book_cli import ancestor
+
+        found = await self._client.ask(_release(name))
+        return "\n\n".join([release_words(found), *map(ancestor, found["lineage"])])
 
     def action_diff(self) -> None:
-        """Compare the chosen release with its parent, figure by figure."""
-        release = self._need()
+        """Show what changed since the release in force, or since its parent where it is that."""
+        release = self._chosen()
         if release is not None:
-            self.run_worker(self._diff(release), group="diff", exclusive=True)
+            self._page(f"what {release.name} changed", self._diff(release))
 
-    async def _diff(self, release: Release) -> None:
-        releases = () if self._snapshot is None else self._snapshot.releases
-        older = [r for r in releases if r.version < release.version]
-        if not older:
-            self._advise(f"{release.name} is the first: there is nothing to compare it with.")
-            return
-        before = max(older, key=lambda r: r.version)
-        try:
-            new, old = await self._detail(release.name), await self._detail(before.name)
-        except EmbridgeError as error:
-            self._advise(str(error), bad=True)
-            return
-        self.app.push_screen(ConfirmDialog(f"{before.name} → {release.name}", "\n".join(difference(old, new))))
+    async def _diff(self, release: Release) -> str:
+        import msgspec
+
+        from embridge_cloud.differences import differences
+        from embridge_shared.manifest import Manifest
+
+        champion = self._champion()
+        rest = [r.name for r in self._releases if r.version < release.version and not r.recalled]
+        other = champion if champion and champion != release.name else next(iter(rest), "")
+        if not other:
+            return f"There is nothing before {release.name} to compare it with."
+        found = [await self._client.ask(_release(name)) for name in (other, release.name)]
+        before, after = (msgspec.convert(row["manifest"], Manifest) for row in found)
+        changes = differences(before, after)
+        width = max((len(c.what) for c in changes), default=0)
+        lines = [f"{c.what:<{width}}  {c.before}  →  {c.after}" for c in changes]
+        return "\n".join([f"from {other} to {release.name}", "", *(lines or ["They say the same of themselves."])])
 
     def action_card(self) -> None:
-        """Show the model card."""
-        release = self._need()
+        """Show the model card of the chosen release."""
+        release = self._chosen()
         if release is not None:
-            self.run_worker(self._card(release.name), group="card", exclusive=True)
+            self._page(f"card of {release.name}", self._client.text(f"{_release(release.name)}/card"))
 
-    async def _card(self, name: str) -> None:
+    def action_start(self) -> None:
+        """Propose to roll the chosen release out, in the room Fleet."""
+        release = self._chosen()
+        if release is None:
+            return
+        if release.recalled:
+            self._advise(f"{release.name} is recalled: {release.recalled}. It is never offered again.", bad=True)
+            return
+        self.app.switch_mode("fleet")
+        self.app.call_after_refresh(self._propose, release.name)
+
+    def _propose(self, release: str) -> None:
+        from embridge_tui.screens.fleet import FleetScreen
+
+        if isinstance(self.app.screen, FleetScreen):
+            self.app.screen.propose(release)
+
+    def action_recall(self) -> None:
+        """Withdraw the chosen release, once its name was typed."""
+        release = self._chosen()
+        if release is None:
+            return
+        if release.recalled:
+            self._advise(f"{release.name} is recalled already: {release.recalled}.")
+            return
+        runs = sum(edge.release == release.name for edge in self._edges)
+        words = (
+            f"{release.name} is withdrawn for good: the {runs} edges that run it return to the one before, and it is "
+            "never offered again."
+        )
+        fields = (
+            Field("name", f"type {release.name}", exactly=release.name),
+            Field("reason", "why? edges and people read it", needed=True),
+        )
+
+        def answered(said: dict[str, str] | None) -> None:
+            if said is not None:
+                path = f"{_release(release.name)}/recall"
+                self._do("POST", path, {"reason": said["reason"]}, f"{release.name} is recalled.")
+
+        self.app.push_screen(FormDialog(f"recall {release.name}", words, fields), answered)
+
+    # training
+
+    def action_train(self) -> None:
+        """Ask for a training that continues the release in force."""
+        champion = self._champion() or "the first of its line"
+        words = f"A training continues {champion} with the sessions that are new. The gates decide what becomes of it."
+        fields = (Field("why", "what for", placeholder="new participants from lab-2"),)
+
+        def answered(said: dict[str, str] | None) -> None:
+            if said is not None:
+                self._do("POST", "/api/jobs", {"why": said["why"]}, "A training was asked for.")
+
+        self.app.push_screen(FormDialog("train", words, fields), answered)
+
+    def action_cancel(self) -> None:
+        """Stop the chosen job, after a question."""
+        job = self._chosen_job()
+        if job is None:
+            return
+        if not job.open:
+            self._advise(f"{job.id} is over: {job.state}.")
+            return
+        words = f"{job.id} is stopped. What it has learnt so far is kept: r goes on with it."
+        fields = (Field("name", f"type {job.id}", exactly=job.id),)
+
+        def answered(said: dict[str, str] | None) -> None:
+            if said is not None:
+                self._do("DELETE", _of_job(job.id), None, f"{job.id} is stopped.")
+
+        self.app.push_screen(FormDialog(f"stop {job.id}", words, fields), answered)
+
+    def action_resume(self) -> None:
+        """Go on with the chosen job."""
+        job = self._chosen_job()
+        if job is not None and job.state in ("failed", "cancelled"):
+            self._do("POST", f"{_of_job(job.id)}/resume", None, f"{job.id} goes on from its latest checkpoint.")
+        elif job is not None:
+            self._advise(f"{job.id} is {job.state}: only one that was stopped or failed can go on.")
+
+    def action_force(self) -> None:
+        """Publish what the gates refused, with a reason that stays with it."""
+        job = self._chosen_job()
+        if job is None:
+            return
+        if job.state != "refused":
+            self._advise(f"{job.id} is {job.state}: only one that the gates refused can be published by hand.")
+            return
+        words = f"The gates refused {job.id}: {job.error}\nIt is published all the same; your name and reason stay."
+        fields = (
+            Field("name", f"type {job.id}", exactly=job.id),
+            Field("reason", "why all the same?", needed=True),
+        )
+
+        def answered(said: dict[str, str] | None) -> None:
+            if said is not None:
+                path = f"{_of_job(job.id)}/publish"
+                self._do("POST", path, {"reason": said["reason"]}, f"{job.id} is published against its gates.")
+
+        self.app.push_screen(FormDialog(f"publish {job.id}", words, fields), answered)
+
+    def action_gate(self) -> None:
+        """Show how the chosen job was judged."""
+        job = self._chosen_job()
+        if job is not None:
+            self._page(f"how {job.id} was judged", self._judged(job))
+
+    async def _judged(self, job: Job) -> str:
         try:
-            card = await self._client.text(f"/api/releases/{name}/card")
+            gate = await self._client.ask(f"{_of_job(job.id)}/gate")
+        except OperatorError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                raise
+            return f"{job_words(job)}\n\nIt was not judged yet."
+        return f"{job_words(job)}\n\n{gate_words(gate)}"
+
+    def action_job_log(self) -> None:
+        """Show the last words of the chosen job."""
+        job = self._chosen_job()
+        if job is not None:
+            self._page(f"log of {job.id}", self._client.text(f"{_of_job(job.id)}/log"))
+
+    def action_schedule(self) -> None:
+        """Show the schedule, and let it be changed."""
+        self.run_worker(self._schedule(), name="schedule", group="page", exclusive=True)
+
+    async def _schedule(self) -> None:
+        try:
+            found = await self._client.ask("/api/schedule")
         except EmbridgeError as error:
             self._advise(str(error), bad=True)
             return
-        self.query_one("#about-model").border_title = f"card of {name}"
-        self._say("\n".join(text.plain(line) for line in card.splitlines()))
-        self.query_one("#about-model").focus()
-
-    def action_recall(self) -> None:
-        """Recall the chosen release, after its name was typed."""
-        release = self._need()
-        if release is None:
-            return
-        words = (
-            f"Every edge that runs {release.name} returns to what it ran before, and it is never offered again. "
-            f"Type {release.name} and why."
+        plan, waiting = found["schedule"], found["waiting"]
+        new = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in waiting.items() if isinstance(v, int | float))
+        words = f"{'It is on' if plan['enabled'] else 'It is off'}: {found['why']}.\nWaiting: {new or 'nothing'}."
+        if found["failed"]:
+            words += f"\n✕ It could not begin: {found['failed']}"
+        fields = (
+            Field("enabled", "on? yes or no", "yes" if plan["enabled"] else "no"),
+            Field("sessions", "begin with so many new sessions; 0 for never", str(plan["sessions"])),
+            Field("timetable", 'and at these times, cron, as in "0 2 * * *"', plan["timetable"]),
+            Field("rollout", "roll out what the gates accept? yes or no", "yes" if plan["rollout"] else "no"),
         )
 
-        def typed(answer: str | None) -> None:
-            name, _, reason = (answer or "").partition(" ")
-            if name != release.name or not reason.strip():
-                self._advise(f"Nothing was done: that was not {release.name} and a reason.")
+        def answered(said: dict[str, str] | None) -> None:
+            if said is None:
                 return
-            self._told.pop(name, None)
-            path, body = f"/api/releases/{name}/recall", {"reason": reason.strip()}
-            self._do(lambda: self._client.tell(path, body), f"{name} is recalled.")
+            if not said["sessions"].isdecimal():
+                self._advise(f"{said['sessions']!r} is no number of sessions. Nothing was changed.", bad=True)
+                return
+            change = {
+                "enabled": _yes(said["enabled"]),
+                "sessions": int(said["sessions"]),
+                "timetable": said["timetable"],
+                "rollout": _yes(said["rollout"]),
+            }
+            changed = {key: value for key, value in change.items() if value != plan[key]}
+            if changed:
+                self._do("PUT", "/api/schedule", changed, "The schedule is changed.")
 
-        self.app.push_screen(TextDialog(f"recall {release.name}", words), typed)
+        self.app.push_screen(FormDialog("schedule", words, fields), answered)
 
-    def action_start(self) -> None:
-        """Begin a training from the champion."""
-        words = (
-            "It learns from every session that was sealed since, and from those before. The gates decide what ships."
-        )
+    # doing
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                body = {"from_champion": True}
-                self._do(lambda: self._client.tell("/api/jobs", body), "The training begins.")
+    def _page(self, title: str, coming: Any) -> None:
+        self._advise("Reading …")
+        self.run_worker(self._open_page(title, coming), name="page", group="page", exclusive=True)
 
-        self.app.push_screen(ConfirmDialog("train from the champion?", words), answered)
-
-    def action_cancel(self) -> None:
-        """Cancel the job that runs."""
-        jobs = () if self._snapshot is None else self._snapshot.jobs
-        job = next((j for j in jobs if j.state in _RUNNING), None)
-        if job is None:
-            self._advise("No job runs.")
-            return
-        name = job.id
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._do(lambda: self._client.tell(f"/api/jobs/{name}", method="DELETE"), f"{name} is cancelled.")
-
-        self.app.push_screen(ConfirmDialog(f"cancel {name}?", "What it learnt so far is not published."), answered)
-
-    def _need(self) -> Release | None:
-        release = self.release
-        if release is None:
-            self._advise("Choose a release first.")
-        return release
-
-    def _do(self, work: Callable[[], Any], done: str) -> None:
-        self.run_worker(self._tell(work, done), group="models")
-
-    async def _tell(self, work: Callable[[], Any], done: str) -> None:
+    async def _open_page(self, title: str, coming: Any) -> None:
         try:
-            await work()
+            words = await coming
+        except EmbridgeError as error:
+            self._advise(str(error), bad=True)
+            return
+        self._advise("")
+        self.app.push_screen(PageDialog(title, words))
+
+    def _do(self, method: str, path: str, body: Any, done: str) -> None:
+        self.run_worker(self._done(method, path, body, done), name="deed", group="deeds")
+
+    async def _done(self, method: str, path: str, body: Any, done: str) -> None:
+        self._advise("…")
+        try:
+            await self._client.tell(path, body, method=method)
         except EmbridgeError as error:
             self._advise(str(error), bad=True)
             return
@@ -293,88 +446,90 @@ class ModelsScreen(Room):
         advice.set_class(bad, "-bad")
 
 
-def _release(release: Release, found: Snapshot, champion: str) -> Row:
-    runs = sum(edge.release == release.name for edge in found.edges)
-    state = "✕ recalled" if release.recalled else "✓ champion" if release.name == champion else "· earlier"
-    cells = (text.plain(release.name), state, text.size(release.size), f"{runs} of {len(found.edges)} edges")
-    return release.name, cells
+def _release(name: str) -> str:
+    return f"/api/releases/{quote(name, safe='')}"
 
 
-def _job(job: Job) -> Row:
+def _of_job(name: str) -> str:
+    return f"/api/jobs/{quote(name, safe='')}"
+
+
+def _yes(word: str) -> bool:
+    return word.lower() in ("yes", "y", "on", "true", "1")
+
+
+def marks(gate: dict[str, Any] | None) -> str:
+    """A sign for each check, those that do not hold first; "-" where nobody judged."""
+    if gate is None:
+        return "-"
+    signs = ["✓" if c["passed"] else "✕" if c["required"] else "▲" for c in gate["checks"]]
+    return "".join(sorted(signs, key="✕▲✓".index))
+
+
+def gate_words(gate: dict[str, Any]) -> str:
+    """A judgement in lines: the decision, then every check with its figures."""
+    beside = f", beside {gate['champion']}" if gate["champion"] else ""
+    said = "accepted" if gate["accepted"] else "refused"
+    lines = [f"{said} on {gate['participants']} people{beside}: {gate['reason']}"]
+    if gate["forced_by"]:
+        lines.append(f"published all the same by {gate['forced_by']}: {gate['forced_why']}")
+    for check in gate["checks"]:
+        sign = "✓" if check["passed"] else "✕" if check["required"] else "▲"
+        lines.append(f"{sign} {check['title']}: {check['why']}")
+    return "\n".join(lines)
+
+
+def release_words(found: dict[str, Any]) -> str:
+    """A release in lines: what it is, how it was judged."""
+    entry, manifest, gate = found["published"], found["manifest"], found["gate"]
+    made = manifest["lineage"]
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(manifest["created_ns"] * 1e-9))
+    lines = [
+        f"made {when} UTC of {len(made['sessions'])} sessions of {len(made['participants'])} people",
+        f"head {manifest['head']}, {len(manifest['gestures'])} gestures, data {made['snapshot'][:12] or 'unknown'}",
+        f"digest {entry['digest'][:16]}",
+    ]
+    if found["recalled"]:
+        lines.insert(0, f"✕ RECALLED: {found['recalled']}")
+    return "\n".join([*lines, "not judged here" if gate is None else gate_words(gate)])
+
+
+def job_row(job: Job) -> Row:
+    """A job in the table."""
+    done = job.step / job.total if job.total else 0.0
+    progress = f"{text.bar(done, _BAR)} {100 * done:3.0f} %" if job.state == "running" else ""
+    outcome = job.release or ("" if job.open else job.error)
+    cells = (
+        text.plain(job.id),
+        _MARKS.get(job.state, text.plain(job.state)),
+        text.plain(job.stage if job.open else outcome),
+        progress,
+        text.age(job.eta_s) if job.eta_s is not None and job.open else "",
+        f"{job.sessions} +{job.new_sessions}" if job.sessions else "",
+    )
+    return job.id, cells
+
+
+def job_words(job: Job) -> str:
+    """A job in lines: where it stands, what for, and why it was refused."""
+    who = f" by {job.by}" if job.by else ""
+    lines = [f"{_MARKS.get(job.state, job.state)}{who}{f': {job.why}' if job.why else ''}"]
     if job.state == "running":
-        done = job.step / job.total if job.total else 0.0
-        eta = f" {text.age(job.eta_s)} left" if job.eta_s is not None else ""
-        what = f"{job.stage} {text.bar(done, _BAR)} {100 * done:.0f} %{eta}"
-    elif job.state == "done":
-        what = f"→ {job.release}" if job.release else "made nothing"
-    else:
-        what = job.error or job.why
-    return job.id, (text.plain(job.id), _STATES.get(job.state, text.plain(job.state)), text.plain(what))
-
-
-def describe_job(job: Job) -> list[str]:
-    """A job in lines."""
-    lines = [f"{_STATES.get(job.state, job.state)}  {job.stage} {job.step}/{job.total}".rstrip(" 0/")]
-    if job.by or job.why:
-        lines.append(f"asked for by {job.by or 'nobody'}: {job.why or 'no reason given'}")
-    if job.sessions:
-        lines.append(f"learns from {job.sessions} sessions, {job.new_sessions} of them new")
+        loss = f", loss {job.loss:.3g}" if job.loss else ""
+        lines.append(f"{job.stage} {job.step}/{job.total or '?'}{loss}")
     if job.champion:
-        lines.append(f"continues {job.champion}")
+        lines.append(f"continues {job.champion} with {job.new_sessions} new of {job.sessions} sessions")
+    lines += _left_out(list(job.left_out.items()))
+    if job.attempts > 1:
+        lines.append(f"begun {job.attempts} times")
     if job.error:
-        lines.append(f"✕ {job.error}")
-    return [text.plain(line) for line in lines]
+        lines.append(f"why: {job.error}")
+    if job.forced_by:
+        lines.append(f"published against its gates by {job.forced_by}")
+    return "\n".join(lines)
 
 
-def describe_gate(gate: GateReport) -> list[str]:
-    """How a candidate was judged, a line a check."""
-    head = f"{'✓ accepted' if gate.accepted else '✕ refused'}: {gate.reason}"
-    forced = [f"▲ published all the same by {gate.forced_by}: {gate.forced_why}"] if gate.forced_by else []
-    return [text.plain(line) for line in [head, *forced, "", *map(_check, gate.checks)]]
-
-
-def _check(check: GateCheck) -> str:
-    mark = "✓" if check.passed else "✕" if check.required else "▲"
-    against = "" if check.champion is None else f" (before {check.champion:.3g})"
-    return f"{mark} {check.title}: {check.candidate:.3g}{against}{'' if check.passed else '. ' + check.why}"
-
-
-def describe_release(told: dict[str, Any]) -> str:
-    """A release in lines: state, gates, lineage."""
-    manifest = told.get("manifest") or {}
-    lines = []
-    if told.get("recalled"):
-        lines += [f"✕ recalled: {told['recalled']}", ""]
-    gate = told.get("gate")
-    if gate:
-        lines += [*describe_gate(msgspec.convert(gate, GateReport, strict=False)), ""]
-    else:
-        lines += ["no gate judged it", ""]
-    lines.append(f"head {manifest.get('head', '?')}: {manifest.get('head_reason', '')}".rstrip(": "))
-    gestures = manifest.get("gestures") or []
-    unseen = [g["label"] for g in gestures if not g.get("emg_seen")]
-    lines.append(f"{len(gestures)} gestures, {len(unseen)} by pose alone: {', '.join(unseen) or 'none'}")
-    lines += ["", "lineage"]
-    for step in told.get("lineage") or []:
-        name, people = step.get("release", "?"), step.get("participants") or []
-        sessions = step.get("sessions") or []
-        snapshot = str(step.get("snapshot", ""))[:12]
-        lines.append(f"  {name}  snapshot {snapshot}  {len(sessions)} sessions of {len(people)} people")
-    return "\n".join(text.plain(line) for line in lines)
-
-
-def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What changed between two releases, figure by figure."""
-    before, after = old["manifest"].get("metrics") or {}, new["manifest"].get("metrics") or {}
-    lines = []
-    for name in sorted({*before, *after}):
-        a, b = before.get(name), after.get(name)
-        if a is None or b is None:
-            lines.append(f"{name}: {'new' if a is None else 'gone'} {b if a is None else a:.4g}")
-        elif a != b:
-            lines.append(f"{name}: {a:.4g} → {b:.4g} ({b - a:+.4g})")
-    known = ({g["label"] for g in m["manifest"].get("gestures") or []} for m in (old, new))
-    was, now = known
-    lines += [f"gesture {name}: new" for name in sorted(now - was)]
-    lines += [f"gesture {name}: gone" for name in sorted(was - now)]
-    return lines or ["nothing that was measured differs"]
+def _left_out(rows: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"left out {session[:8]}: {why}" for session, why in rows[:5]] + (
+        [f"and {len(rows) - 5} more left out"] if len(rows) > 5 else []
+    )
