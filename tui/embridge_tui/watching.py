@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +100,3 @@ def watch(word: str, settings: EdgeSettings, clock: Clock) -> Watched:
         plan = SessionPlan(name="watch", participant="nobody", source=source)
         band = open_take(plan, Path(base), clock, adapter=settings.adapter).band
     return Watched(word, band, Meter(band, clock), SignalRing(band.spec))
-
-
-async def stop(watched: Watched, task: asyncio.Task[None]) -> None:
-    """Let a band go."""
-    watched.source.stop()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -80,7 +80,6 @@ class DevicesScreen(Room):
         self._named: list[str] = [] if part is None else [part.band]
         self._heard: dict[str, Found] = {}
         self._watched: Watched | None = None
-        self._task: asyncio.Task[None] | None = None
 
     def furnish(self) -> Iterable[Widget]:
         """Bands and what is known of the connected one, beside its scope."""
@@ -99,9 +98,9 @@ class DevicesScreen(Room):
         self._advise(_HELLO if self._part is not None else self._missing, bad=self._part is None)
         self._list()
 
-    async def on_unmount(self) -> None:
+    def on_unmount(self) -> None:
         """Let the band go."""
-        await self._let_go()
+        self._let_go()
 
     def show(self, view: View, now_ns: int) -> None:
         """Nothing here comes from the cloud."""
@@ -184,7 +183,7 @@ class DevicesScreen(Room):
         if self._part.busy:
             self._advise(f"{self._part.busy}: its band is seen in Collect.", bad=True)
             return
-        await self._let_go()
+        self._let_go()
         self._advise(f"{word} is looked for…")
         try:
             from embridge_tui.watching import watch
@@ -194,7 +193,8 @@ class DevicesScreen(Room):
             self._advise(str(error), bad=True)
             return
         self.query_one(Scope).show(self._watched.ring)
-        self._task = asyncio.create_task(self._follow(self._watched), name="watch")
+        self.run_worker(self._follow(self._watched), name="watch", group="watch", exclusive=True)
+        self._advise(f"{word} is connected; d lets it go.")
 
     async def _follow(self, watched: Watched) -> None:
         assert self._part is not None
@@ -202,17 +202,16 @@ class DevicesScreen(Room):
         if watched.fault and self.is_mounted:
             self._advise(f"{watched.fault} c connects again.", bad=True)
 
-    async def action_disconnect(self) -> None:
+    def action_disconnect(self) -> None:
         """Let the band go."""
-        await self._let_go()
+        self._let_go()
         self._advise(_HELLO)
 
-    async def _let_go(self) -> None:
-        if self._watched is not None and self._task is not None:
-            from embridge_tui.watching import stop
-
-            await stop(self._watched, self._task)
-        self._watched = self._task = None
+    def _let_go(self) -> None:
+        if self._watched is not None:
+            self._watched.source.stop()
+            self.workers.cancel_group(self, "watch")
+        self._watched = None
         if self.is_mounted and self.query(Scope):
             self.query_one(Scope).show(None)
 

@@ -32,11 +32,11 @@ class TopBar(Horizontal):
 
     DEFAULT_CSS = """
     TopBar { height: 1; background: $panel; }
-    TopBar Static { width: auto; height: 1; padding: 0 1 0 0; }
+    TopBar Static { width: auto; height: 1; }
     TopBar .room { color: $text-muted; link-color: $text-muted; link-style: none; link-background: $panel; }
     TopBar .-here { text-style: bold; link-style: bold; link-color: $foreground; color: $foreground; }
     TopBar #vitals { width: 1fr; text-align: right; text-overflow: ellipsis; padding: 0 1; }
-    TopBar .title { display: none; padding: 0 1 0 0; }
+    TopBar .title { display: none; padding: 0 0 0 1; }
     TopBar .title.-here { display: block; }
     .-wide TopBar .title, .-broad TopBar .title { display: block; }
     """
