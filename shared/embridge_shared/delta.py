@@ -6,7 +6,7 @@ to the byte or is refused.
 
     same    the base's member, unchanged
     whole   the member itself
-    near    zstd with the base's member as its dictionary
+    near    zstd with the base's member, and all members told before, as its dictionary: two graphs share their weights
     diff    bytewise difference to the base's member, of equal length
     words   the same, the four bytes of each word apart: floats differ in their low bytes
 
@@ -28,7 +28,7 @@ from embridge_shared import archive
 from embridge_shared.errors import DataError, EmbridgeError, ModelError, Reason
 
 _MAGIC: Final = b"EMBDELTA\x01"
-_LEVEL: Final = 15
+LEVEL: Final = 15
 _WORD: Final = 4
 _MEMBERS_MAX: Final = 64
 _WINDOW_MAX: Final = 1 << 27
@@ -79,8 +79,11 @@ def make_delta(base: bytes, new: bytes) -> bytes:
         DataError: One is no bundle.
     """
     old = archive.unpack(base)
-    members = tuple(_told(name, data, old.get(name)) for name, data in archive.unpack(new).items())
-    return _MAGIC + msgspec.msgpack.encode(_Delta(_sha256(base), members))
+    members, before = [], b""
+    for name, data in archive.unpack(new).items():
+        members.append(_told(name, data, old.get(name), before))
+        before += data
+    return _MAGIC + msgspec.msgpack.encode(_Delta(_sha256(base), tuple(members)))
 
 
 def apply_delta(base: bytes, delta: bytes, target: DeltaTarget) -> bytes:
@@ -106,7 +109,10 @@ def apply_delta(base: bytes, delta: bytes, target: DeltaTarget) -> bytes:
         if len(sizes) > _MEMBERS_MAX or min(sizes, default=0) < 0 or sum(sizes) > min(target.size, archive.MAX_BYTES):
             raise _refused("it would unfold to more than was signed")
         old = archive.unpack(base)
-        built = archive.pack({member.name: _rebuilt(member, old.get(member.name)) for member in body.members})
+        found: dict[str, bytes] = {}
+        for member in body.members:
+            found[member.name] = _rebuilt(member, old.get(member.name), b"".join(found.values()))
+        built = archive.pack(found)
     except (msgspec.DecodeError, zstandard.ZstdError, ValueError, RecursionError, MemoryError) as error:
         raise _refused(f"it is damaged: {error}") from error
     except ModelError:
@@ -118,31 +124,27 @@ def apply_delta(base: bytes, delta: bytes, target: DeltaTarget) -> bytes:
     return built
 
 
-def _told(name: str, data: bytes, old: bytes | None) -> _Member:
+def _told(name: str, data: bytes, old: bytes | None, before: bytes) -> _Member:
     """A member in the way that takes the fewest bytes."""
     if data == old:
         return _Member(name, "same", len(data))
-    ways = {"whole": _packed(data, None)}
-    if old:
-        ways["near"] = _packed(data, old)
-        if len(old) == len(data):
-            difference = np.frombuffer(data, np.uint8) - np.frombuffer(old, np.uint8)
-            ways["diff"] = _packed(difference.tobytes(), None)
-            ways["words"] = _packed(_apart(difference), None)
+    ways = {"whole": _packed(data, None), "near": _packed(data, before + (old or b""))}
+    if old and len(old) == len(data):
+        difference = np.frombuffer(data, np.uint8) - np.frombuffer(old, np.uint8)
+        ways["diff"] = _packed(difference.tobytes(), None)
+        ways["words"] = _packed(_apart(difference), None)
     how = min(ways, key=lambda way: len(ways[way]))
     return _Member(name, how, len(data), ways[how])
 
 
-def _rebuilt(member: _Member, old: bytes | None) -> bytes:
+def _rebuilt(member: _Member, old: bytes | None, before: bytes) -> bytes:
     if member.how == "same" and old is not None and len(old) == member.size:
         return old
     if member.how == "whole":
         return _unpacked(member, None)
-    if old is None:
-        raise DataError(f"{member.name} is not in the base", reason=Reason.MALFORMED)
     if member.how == "near":
-        return _unpacked(member, old)
-    if member.how not in ("diff", "words") or len(old) != member.size:
+        return _unpacked(member, before + (old or b""))
+    if member.how not in ("diff", "words") or old is None or len(old) != member.size:
         raise DataError(f"{member.name} is told by {member.how!r}", reason=Reason.MALFORMED)
     difference = _unpacked(member, None)
     found = _together(difference) if member.how == "words" else np.frombuffer(difference, np.uint8)
@@ -153,7 +155,7 @@ def _packed(data: bytes, dictionary: bytes | None) -> bytes:
     compressor = zstandard.ZstdCompressor(
         dict_data=_dictionary(dictionary),
         compression_params=zstandard.ZstdCompressionParameters.from_level(
-            _LEVEL,
+            LEVEL,
             source_size=len(data),
             dict_size=len(dictionary or b""),
             window_log=_window_log(len(data) + len(dictionary or b"")),
