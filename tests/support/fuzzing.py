@@ -17,18 +17,21 @@ import numpy as np
 from embridge_cloud import parcels
 from embridge_cloud.parcels import Incoming
 from embridge_cloud.placement import misplaced
+from embridge_cloud.registry.drafts import parse_draft
 from embridge_cloud.store.rows import StoredSession
 from embridge_edge.pose.payload import Fault, Frame, from_json, from_osc
 from embridge_shared import provision, release
 from embridge_shared.archive import pack as pack_archive
+from embridge_shared.delta import DeltaTarget, apply_delta, make_delta
 from embridge_shared.erasure import ErasureOrder, SignedOrder
-from embridge_shared.errors import DataError, ModelError
+from embridge_shared.errors import DataError, ModelError, OperatorError
 from embridge_shared.manifest import FileEntry
 from embridge_shared.onnx_check import check_model
 from embridge_shared.provision import EdgeSite
 from embridge_shared.session import SessionOpened
 from embridge_shared.signal import Arrivals, Chunk
 from embridge_shared.wire import codec, topics
+from embridge_shared.wire.blocks import BlockReply, BlockRequest, is_served, pack_block, unpack_block
 from embridge_shared.wire.messages import CommitReport, Desired, EdgeState, EventMessage, StreamCommit, pack, unpack
 from support.bundles import parts
 from support.sessions import emg_spec, pose_spec, record, session_of
@@ -127,6 +130,38 @@ def _order(data: bytes) -> None:
         order.order()
 
 
+def _asked(data: bytes) -> None:
+    """A request names a file of a repository, or is refused."""
+    request = unpack_block(data, BlockRequest)
+    assert is_served(request.path)
+    assert ".." not in request.path.split("/")
+    assert len(request.path.split("/")) == 2
+
+
+def _delta(data: bytes) -> None:
+    """A delta makes what was signed, or nothing."""
+    assert apply_delta(_BASE, data, _WANTED) == _NEW
+
+
+_BASE = pack_archive({"a.onnx": bytes(range(256)) * 8, "b.npy": b"1" * 100})
+_NEW = pack_archive({"a.onnx": bytes(range(1, 256)) * 8 + b"x" * 8, "b.npy": b"1" * 99 + b"2", "c.md": b"new"})
+_WANTED = DeltaTarget(
+    release="embridge-2",
+    digest=hashlib.sha256(_NEW).hexdigest(),
+    size=len(_NEW),
+    base=hashlib.sha256(_BASE).hexdigest(),
+)
+_ROOT = json.dumps(
+    {
+        "signed": {
+            "_type": "root", "version": 2, "spec_version": "1.0.31", "expires": "2030-01-01T00:00:00Z",
+            "consistent_snapshot": True,
+            "keys": {"k": {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": "00" * 32}}},
+            "roles": {r: {"keyids": ["k"], "threshold": 1} for r in ("root", "targets", "snapshot", "timestamp")},
+        },
+        "signatures": [{"keyid": "k", "sig": "00" * 64}],
+    }
+).encode()  # fmt: skip
 _OPENED = session_of(emg_spec())
 _MANIFEST, _FILES = parts()
 
@@ -203,6 +238,12 @@ def _targets() -> dict[str, Target]:
         "state": Target(_state, (DataError,), (pack(state),)),
         "down": Target(_down, (), (pack(report), pack(desired))),
         "order": Target(_order, (DataError,), (signed.pack(),)),
+        "ask": Target(_asked, (DataError,), (pack_block(BlockRequest(1, "metadata/timestamp.json", 0, 10)),)),
+        "block": Target(
+            lambda data: unpack_block(data, BlockReply), (DataError,), (pack_block(BlockReply(1, 2, b"12")),)
+        ),
+        "delta": Target(_delta, (ModelError,), (make_delta(_BASE, _NEW), make_delta(_BASE, _BASE))),
+        "root-draft": Target(parse_draft, (OperatorError,), (_ROOT,)),
         "upward": Target(_upward, (DataError,), _upward_seeds()),
         "release": Target(release.parse_bundle, (ModelError,), (_bundle(_FILES)[:4096],)),
         "manifest": Target(_manifest, (ModelError,), (manifest,)),
