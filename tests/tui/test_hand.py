@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from textual.app import App, ComposeResult
 
 from embridge_shared.errors import DataError
 from embridge_shared.gestures import vocabulary
 from embridge_shared.hand import LIMITS
 from embridge_shared.session import Side
-from embridge_tui.widgets.hand import draw_hand
+from embridge_tui.trace import Glyphs
+from embridge_tui.widgets.hand import HandPair, HandView, draw_hand
 
 SIZES = [(1, 1), (20, 8), (46, 18), (120, 40)]
 
@@ -72,3 +74,50 @@ def test_what_is_no_pose_is_refused():
 def test_no_room_is_no_drawing():
     assert draw_hand(np.zeros(20), columns=0, rows=2) == ["", ""]
     assert draw_hand(np.zeros(20), columns=5, rows=0) == []
+
+
+def test_blocks_show_the_same_hand_without_braille():
+    shapes = vocabulary()
+    heights = {}
+    for name in ("open", "fist"):
+        lines = draw_hand(shapes[name].pose, columns=40, rows=20, glyphs=Glyphs.BLOCKS)
+        assert [len(line) for line in lines] == [40] * 20
+        assert set("".join(lines)) <= set(" ▀▄█")
+        heights[name] = sum(bool(line.strip()) for line in lines)
+    assert heights["fist"] < 0.7 * heights["open"]
+
+
+@pytest.mark.parametrize("glyphs", Glyphs)
+@pytest.mark.parametrize(("columns", "rows"), [(6, 3), (10, 4), (16, 7)])
+def test_small_hands_are_told_apart(glyphs, columns, rows):
+    drawn = {
+        name: tuple(draw_hand(vocabulary()[name].pose, columns=columns, rows=rows, glyphs=glyphs))
+        for name in ("open", "fist", "point")
+    }
+    assert len(set(drawn.values())) == 3
+
+
+class Pair(App[None]):
+    def compose(self) -> ComposeResult:
+        yield HandPair()
+
+
+async def test_the_hand_stands_beside_its_target_and_says_how_far_it_is_off():
+    shapes = vocabulary()
+    async with Pair().run_test(size=(80, 20)) as pilot:
+        pair = pilot.app.query_one(HandPair)
+        target, live = pair.query(HandView)
+        pair.aim(shapes["fist"].pose)
+        await pilot.pause()
+        assert not live.display
+        pair.follow(shapes["open"].pose, source="mocap")
+        await pilot.pause()
+        assert live.display
+        assert str(live.border_title).startswith("mocap: ")
+        assert not live.has_class("-close")
+        assert target.lines != live.lines
+        pair.follow(shapes["fist"].pose)
+        await pilot.pause()
+        assert str(live.border_title) == "live: 0° off"
+        assert live.has_class("-close")
+        assert target.lines == live.lines

@@ -1,4 +1,4 @@
-"""A hand drawn in braille from its joint angles."""
+"""A hand drawn from its joint angles, alone or beside the shape it is to take."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rich.segment import Segment
+from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.strip import Strip
 from textual.widget import Widget
 
 from embridge_shared.hand import BONES, LANDMARKS, REST, landmarks
 from embridge_shared.session import Side
+from embridge_tui.trace import Glyphs, dots, lines
 
-_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], np.uint32)
-_BLANK: Final = 0x2800
-_SAMPLES = 256  # of a bone; more than the dots a terminal has
+_HALVES = np.array([0x20, 0x2580, 0x2584, 0x2588], np.uint32)  # nothing, the upper half, the lower half, all
+_SAMPLES: Final = 256  # of a bone; more than the dots a terminal has
+_KNOB_ROWS: Final = 24
+"""Rows of dots from which on fingertips are drawn as knobs; in a smaller hand they would hide the fingers."""
 
 _KNUCKLES = [i for i, name in enumerate(LANDMARKS) if name.endswith("_mcp") and not name.startswith("thumb")]
 _LINES = np.array([*BONES, *pairwise(_KNUCKLES)])
@@ -24,6 +28,8 @@ _TIPS = [i for i, name in enumerate(LANDMARKS) if name.endswith("_tip")]
 
 # What no shape of a right hand leaves, in the plane it is drawn in, m: left, right, bottom, top.
 _BOX = (-0.085, 0.125, -0.012, 0.195)
+CLOSE_DEG: Final = 12.0
+"""Mean over the joints within which a shape counts as taken."""
 _TURN_RAD = np.deg2rad(25.0)
 _NOD_RAD = np.deg2rad(-15.0)
 
@@ -38,33 +44,46 @@ def _view() -> NDArray[np.float64]:
     return both
 
 
-def draw_hand(angles: ArrayLike, *, columns: int, rows: int, side: Side = Side.RIGHT) -> list[str]:
-    """A hand as lines of braille, seen from its palm, as large as fits; all shapes at the same scale.
+def draw_hand(
+    angles: ArrayLike, *, columns: int, rows: int, side: Side = Side.RIGHT, glyphs: Glyphs = Glyphs.BRAILLE
+) -> list[str]:
+    """A hand as lines of characters, seen from its palm, as large as fits; all shapes at the same scale.
 
     Args:
         angles: (20,), rad, in the order of `embridge_shared.hand.JOINTS`.
         columns: Cells of a line.
         rows: Lines.
         side: Which hand.
+        glyphs: Braille has eight dots a cell; blocks have two halves.
 
     Returns:
-        `rows` strings of `columns` characters from U+2800 to U+28FF.
+        `rows` strings of `columns` characters: U+2800 to U+28FF, or a space and U+2580, U+2584, U+2588.
 
     Raises:
         DataError: These are not 20 finite joint angles.
     """
-    flat = landmarks(angles) @ _view().T
     if columns < 1 or rows < 1:
+        landmarks(angles)
         return [""] * max(rows, 0)
-    on = np.zeros((rows * 4, columns * 2), bool)
-    pixels = _pixels(flat, on.shape, side)
+    if glyphs is Glyphs.BRAILLE:
+        return lines(dots(_raster(angles, (rows * 4, columns * 2), side)))
+    # A half of a cell is about as high as it is wide.
+    on = _raster(angles, (rows * 2, columns), side).reshape(rows, 2, columns)
+    return lines(_HALVES[on[:, 0] + 2 * on[:, 1].astype(np.uint32)])
+
+
+def _raster(angles: ArrayLike, shape: tuple[int, int], side: Side) -> NDArray[np.bool_]:
+    """The dots of a hand."""
+    flat = landmarks(angles) @ _view().T
+    on = np.zeros(shape, bool)
+    pixels = _pixels(flat, shape, side)
     t = np.linspace(0.0, 1.0, _SAMPLES)[:, None, None]
-    dots = (1 - t) * pixels[_LINES[:, 0]] + t * pixels[_LINES[:, 1]]
-    knobs = pixels[_TIPS][:, None] + np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
-    for y, x in (np.moveaxis(p.reshape(-1, 2), -1, 0) for p in (dots, knobs)):
-        on[np.clip(np.rint(y), 0, rows * 4 - 1).astype(int), np.clip(np.rint(x), 0, columns * 2 - 1).astype(int)] = True
-    cells = np.einsum("abcd,bd->ac", on.reshape(rows, 4, columns, 2), _DOTS) + _BLANK
-    return ["".join(map(chr, row)) for row in cells]
+    drawn = [(1 - t) * pixels[_LINES[:, 0]] + t * pixels[_LINES[:, 1]]]
+    if shape[0] >= _KNOB_ROWS:
+        drawn.append(pixels[_TIPS][:, None] + np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]))
+    for y, x in (np.moveaxis(p.reshape(-1, 2), -1, 0) for p in drawn):
+        on[np.clip(np.rint(y), 0, shape[0] - 1).astype(int), np.clip(np.rint(x), 0, shape[1] - 1).astype(int)] = True
+    return on
 
 
 def _pixels(flat: NDArray[Any], shape: tuple[int, int], side: Side) -> NDArray[np.float64]:
@@ -82,13 +101,15 @@ class HandView(Widget):
     """Shows a hand shape as large as its room.
 
     Args:
+        glyphs: Characters to draw with.
         id: Of the widget.
     """
 
     DEFAULT_CSS = "HandView { width: 1fr; height: 1fr; color: $text-primary; }"
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, *, glyphs: Glyphs = Glyphs.BRAILLE, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._glyphs = glyphs
         self._angles: NDArray[Any] = REST
         self._side = Side.RIGHT
         self._lines: list[str] = []
@@ -109,7 +130,7 @@ class HandView(Widget):
         """What is drawn now."""
         size = (self.size.width, self.size.height)
         if self._drawn != size:
-            self._lines = draw_hand(self._angles, columns=size[0], rows=size[1], side=self._side)
+            self._lines = draw_hand(self._angles, columns=size[0], rows=size[1], side=self._side, glyphs=self._glyphs)
             self._drawn = size
         return self._lines
 
@@ -118,3 +139,58 @@ class HandView(Widget):
         lines = self.lines
         text = lines[y] if y < len(lines) else ""
         return Strip([Segment(text, self.rich_style)], len(text)).adjust_cell_length(self.size.width, self.rich_style)
+
+
+class HandPair(Horizontal):
+    """The shape a hand is to take beside the shape it has, as decoded or from a pose source.
+
+    Args:
+        glyphs: Characters to draw with.
+        id: Of the widget.
+    """
+
+    DEFAULT_CSS = """
+    HandPair { width: 1fr; height: 1fr; }
+    HandPair HandView { border-title-color: $text-muted; border-top: solid $primary-muted; }
+    HandPair .-live { color: $text-accent; }
+    HandPair .-close { color: $text-success; }
+    """
+
+    def __init__(self, *, glyphs: Glyphs = Glyphs.BRAILLE, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._target, self._live = HandView(glyphs=glyphs), HandView(glyphs=glyphs)
+        self._live.add_class("-live")
+        self._target.border_title = "target"
+        self._live.display = False
+        self._wanted: NDArray[Any] = REST
+
+    def compose(self) -> ComposeResult:
+        """Both."""
+        yield self._target
+        yield self._live
+
+    def aim(self, angles: ArrayLike, side: Side = Side.RIGHT) -> None:
+        """Show the shape to take.
+
+        Args:
+            angles: (20,), rad.
+            side: Which hand.
+        """
+        self._wanted = np.asarray(angles)
+        self._target.show(angles, side)
+
+    def follow(self, angles: ArrayLike | None, side: Side = Side.RIGHT, source: str = "live") -> None:
+        """Show the shape it has, and how far that is from the one to take.
+
+        Args:
+            angles: (20,), rad; None where nobody knows: the target stands alone.
+            side: Which hand.
+            source: Where it comes from, in a word.
+        """
+        self._live.display = angles is not None
+        if angles is None:
+            return
+        off_deg = float(np.rad2deg(np.abs(np.asarray(angles) - self._wanted).mean()))
+        self._live.show(angles, side)
+        self._live.border_title = f"{source}: {off_deg:.0f}° off"
+        self._live.set_class(off_deg <= CLOSE_DEG, "-close")
