@@ -13,8 +13,6 @@ from embridge_shared.gesture_spec import known
 from embridge_shared.gestures import similarity
 from embridge_shared.settings import load
 from embridge_tui.screens.room import Room
-from embridge_tui.view import View
-from embridge_tui.widgets.bars import TopBar
 from embridge_tui.widgets.hand import HandView
 from embridge_tui.widgets.records import Column, Records
 
@@ -60,7 +58,3 @@ class GesturesScreen(Room):
         row = self._alike[names.index(name)]
         order = [int(i) for i in np.argsort(-row) if names[i] != name]
         return ", ".join(f"{names[i]} {row[i]:.2f}" for i in order[:_NEAREST])
-
-    def show(self, view: View, now_ns: int) -> None:
-        """Say how the cloud is; nothing here comes from it."""
-        self.query_one(TopBar).show(view, now_ns)
