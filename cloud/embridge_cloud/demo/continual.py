@@ -1,7 +1,6 @@
 """The loop again and again: data arrive in drops, and the fleet takes of each what the gate lets through.
 
-What an operator would do is done by commands of the same interface: sessions that the gate names are left out of the
-next recipe, and nothing else is helped along.
+Nothing is helped along: what continues a release leaves out by itself the sessions that were named in a refused one.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from embridge_cloud.demo.drops import Arrivals, Drop
 from embridge_cloud.demo.loop import Outcome, Run, Watcher, gathered
 from embridge_cloud.demo.site import Site, open_site
 from embridge_cloud.demo.worlds import World
-from embridge_cloud.gates.guard import read_guard
-from embridge_cloud.recipe import Recipe
+from embridge_cloud.gates.files import read_guard
+from embridge_cloud.jobs.model import JobRequest
 from embridge_shared.errors import EmbridgeError
 from embridge_shared.fleet import GateReport, Rollout, RolloutPolicy, RolloutRequest, RolloutState, Trial, Wave
 
@@ -78,7 +77,9 @@ def run_continual(arrivals: Arrivals, folder: Path, watcher: Watcher) -> tuple[O
         shipped = [s for s in steps if s.shipped]
         if not shipped:
             raise EmbridgeError("no drop made a release that reached the fleet: " + steps[-1].gate.reason)
-        return gathered(site, arrivals.world, stages, shipped[-1].job), tuple(steps)
+        outcome = gathered(site, arrivals.world, stages, shipped[-1].job)
+        # A release that continues another has no controls of its own: the first one's stand for the windows.
+        return replace(outcome, controls=site.jobs / steps[0].job), tuple(steps)
 
 
 class _Drop:
@@ -93,10 +94,10 @@ class _Drop:
 
     def step(self, before: Sequence[Step]) -> Step:
         """Record, train, judge, roll out, decode."""
-        recipe = self._recipe(before)
-        run = self._run(replace(self._arrivals.world, recording=self._drop.recording, live={}, recipe=recipe))
+        run = self._run(replace(self._arrivals.world, recording=self._drop.recording, live={}))
         run.timed("record_s", run.record)
-        job = run.timed("train_s", run.candidate)
+        wish = self._wish(before)
+        job = run.timed("train_s", lambda: run.candidate(wish))
         gate = msgspec.convert(self._site.get(f"/api/jobs/{job['id']}/gate"), GateReport)
         named = {s.session: s.suspicious for s in read_guard(self._site.jobs / job["id"]) if s.suspicious}
         rollout = run.timed("rollout_s", lambda: self._roll_out(gate.candidate)) if gate.accepted else None
@@ -118,14 +119,10 @@ class _Drop:
         self._decode()
         return replace(step, bundle=self._site.jobs / job["id"] / summary["bundle"], in_force=gate.candidate)
 
-    def _recipe(self, before: Sequence[Step]) -> Recipe:
-        """That of the release in force with the new data, without the sessions that were named."""
-        shipped = [s for s in before if s.shipped]
-        parent = self._site.get(f"/api/releases/{shipped[-1].release}")["published"]["digest"] if shipped else ""
-        named = tuple(sorted({session for step in before for session in step.suspicious}))
-        return msgspec.structs.replace(
-            self._arrivals.world.recipe, version=self._drop.number, parent=parent, excluded=named
-        )
+    def _wish(self, before: Sequence[Step]) -> JobRequest:
+        """The first release is made by a recipe; every later one continues the champion, without what was named."""
+        recipe = None if any(s.shipped for s in before) else self._arrivals.world.recipe
+        return JobRequest(recipe=recipe, why=f"drop {self._drop.number} arrived")
 
     def _run(self, world: World) -> Run:
         return Run(self._site, world, self._watcher, self._stages)

@@ -12,6 +12,7 @@ import msgspec
 
 from embridge_cloud.demo.site import Site, open_site
 from embridge_cloud.demo.worlds import World
+from embridge_cloud.jobs.model import JobRequest
 from embridge_cloud.recipe import Summary
 from embridge_cloud.rollouts.policy import ONE_WAVE
 from embridge_cloud.store.sealed import Catalogue, SealedSession
@@ -50,6 +51,7 @@ class Outcome:
         summary: What it made.
         edges: Last state of every edge that decoded, as the cloud knows it.
         registry_digest: sha256 of the release in the registry.
+        controls: Folder of the job that made the controls with broken pairs.
     """
 
     world: World
@@ -61,6 +63,7 @@ class Outcome:
     summary: Summary
     edges: list[dict[str, Any]]
     registry_digest: str
+    controls: Path
 
     @property
     def decoded(self) -> list[SealedSession]:
@@ -114,6 +117,7 @@ def gathered(site: Site, world: World, stages: dict[str, float], job: str) -> Ou
         summary=summary,
         edges=[e for e in site.get("/api/edges") if e["edge"] in world.live_edges],
         registry_digest=releases[summary.release]["digest"],
+        controls=site.jobs / job,
     )
 
 
@@ -200,10 +204,16 @@ class Run:
             raise EmbridgeError(f"training {job['state']}: {job['error']}")
         return job
 
-    def candidate(self) -> dict[str, Any]:
-        """Have a candidate made and judged; the job, however it ended."""
+    def candidate(self, wish: JobRequest | None = None) -> dict[str, Any]:
+        """Have a candidate made and judged; the job, however it ended.
+
+        Args:
+            wish: What is asked for; the world's recipe by default.
+        """
         self._watcher.stage("train", "masked pre-training, alignment with frozen pose, prototypes, export")
-        job: dict[str, Any] = self._site.post("/api/jobs", msgspec.json.encode(self._world.recipe))
+        job: dict[str, Any] = self._site.post(
+            "/api/jobs", msgspec.json.encode(wish or JobRequest(recipe=self._world.recipe))
+        )
         name = job["id"]
 
         def ended() -> bool:

@@ -127,7 +127,7 @@ def _controls(outcome: Outcome, bundle: Bundle, cut: list[SessionWindows]) -> li
     """The same windows as scored by models whose training pairs were broken."""
     found = []
     for number in range(outcome.world.recipe.controls):
-        folder = outcome.job / f"{CONTROL}-{number}"
+        folder = outcome.controls / f"{CONTROL}-{number}"
         embed, scorer = load_head(folder).embed_emg, PrototypeIndex.load(folder).scorer(bundle.manifest.k)
         sessions = [DecodedSession(c.participant, c.t_ns, scorer(embed(c.windows)), c.repetitions) for c in cut]
         found.append(_gathered(outcome, bundle, sessions))
