@@ -60,6 +60,13 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
         end_reason: Why it ended; None while it is open.
         samples: Stored, all streams together; None before its streams are known.
         missing: Not stored up to the known end, all streams together.
+        ended_at: UTC; None while it is open.
+        bytes: Size in the store.
+        declared_lost: Samples that will never come, as its edge said.
+        content_hash: sha256 over the sealed session; None before.
+        side: Arm: "left" or "right".
+        position: Where on the arm.
+        release: The release that decoded meanwhile, or empty.
     """
 
     session: UUID
@@ -72,6 +79,13 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     end_reason: str | None = None
     samples: int | None = None
     missing: int | None = None
+    ended_at: datetime | None = None
+    bytes: int | None = None
+    declared_lost: int | None = None
+    content_hash: str | None = None
+    side: str = ""
+    position: str = ""
+    release: str = ""
 
 
 class Session(_Head, frozen=True, kw_only=True):
@@ -116,17 +130,70 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cue(msgspec.Struct, frozen=True, kw_only=True):
-    """A gesture somebody was asked to make."""
+    """A gesture somebody was asked to make; its times are Unix times, ns."""
 
     gesture: str
+    start_ns: int = 0
+    end_ns: int = 0
 
 
 class Repetition(msgspec.Struct, frozen=True, kw_only=True):
-    """A gesture somebody made."""
+    """A gesture somebody made; its times are Unix times, ns."""
 
     gesture: str
     status: str
     reason: str = ""
+    start_ns: int = 0
+    end_ns: int = 0
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a channel of a session was worth.
+
+    Attributes:
+        stream: As in "emg".
+        channel: Its name, or its number.
+        windows: Windows that were judged.
+        warn: Of these, worth a look.
+        bad: Of these, of no use.
+        grade: "good", "warn" or "bad".
+        reasons: The last ones.
+    """
+
+    stream: str | int
+    channel: str | int
+    windows: int
+    warn: int
+    bad: int
+    grade: str
+    reasons: str = ""
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples that never came.
+
+    Attributes:
+        stream: As in "emg".
+        first: Index of the first one.
+        n: How many.
+        seconds: How long.
+        inferred: The length is an estimate.
+    """
+
+    stream: str
+    first: int
+    n: int
+    seconds: float
+    inferred: bool = False
+
+
+class Entered(msgspec.Struct, frozen=True, kw_only=True):
+    """A state that a band of a session entered."""
+
+    entered_at: datetime
+    phase: str = ""
+    reason: str = ""
+    action: str = ""
 
 
 class SessionDetail(_Head, frozen=True, kw_only=True):

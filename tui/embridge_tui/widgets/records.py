@@ -1,10 +1,11 @@
-"""A table of records that keeps the chosen one while it is filled anew."""
+"""A table of records that keeps the chosen one while it is filled anew, narrowed or sorted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from rich.text import Text
 from textual import events
@@ -32,6 +33,8 @@ class Column:
 Row = tuple[str, tuple[str, ...]]
 """Key and cells."""
 
+_NUMBER: Final = re.compile(r"(\d+(?:\.\d+)?)")
+
 
 class Records(DataTable[Text]):
     """Rows of text with a cursor.
@@ -41,18 +44,29 @@ class Records(DataTable[Text]):
         id: Of the widget.
     """
 
+    DEFAULT_CSS = """
+    Records.-arranged { border-bottom: solid $primary-muted; border-subtitle-color: $text-warning; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "cursor_down", "Down", show=False, id="table.down", tooltip="The next row."),
         Binding("k", "cursor_up", "Up", show=False, id="table.up", tooltip="The row before."),
-        Binding("g", "scroll_top", "First", show=False, id="table.first", tooltip="The first row."),
-        Binding("G", "scroll_bottom", "Last", show=False, id="table.last", tooltip="The last row."),
+        Binding("home", "scroll_top", "First", show=False, id="table.first", tooltip="The first row."),
+        Binding("end,G", "scroll_bottom", "Last", show=False, id="table.last", tooltip="The last row."),
+        Binding("slash", "narrow", "Filter", show=False, id="table.filter", tooltip="Only rows that hold some words."),
+        Binding("o", "sort", "Sort", show=False, id="table.sort", tooltip="By the next column; at last as it came."),
+        Binding("O", "reverse", "Reverse", show=False, id="table.reverse", tooltip="The other way round."),
+        Binding("y", "copy", "Copy", show=False, id="table.copy", tooltip="Copy the id of the chosen row."),
     ]
 
     def __init__(self, columns: Sequence[Column], *, id: str) -> None:
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
         self._plan = tuple(columns)
+        self._given: tuple[Row, ...] = ()
         self._shown: tuple[Row, ...] = ()
         self._widths: tuple[int, ...] = ()
+        self._needle = ""
+        self._sorted: int | None = None
+        self._backwards = False
 
     @property
     def chosen(self) -> str | None:
@@ -69,7 +83,53 @@ class Records(DataTable[Text]):
 
     def fill(self, rows: Sequence[Row]) -> None:
         """Show these rows; the cursor stays on its record, wherever that is now."""
-        new = tuple(rows)
+        self._given = tuple(rows)
+        self._arrange()
+
+    def narrow(self, words: str) -> None:
+        """Show only rows that hold every one of some words; all of them for none."""
+        self._needle = words
+        self._arrange()
+
+    def action_narrow(self) -> None:
+        """Ask for the words while the table follows."""
+        from embridge_tui.screens.narrow import NarrowLine
+
+        self.app.push_screen(NarrowLine(self._needle, self.narrow))
+
+    def action_sort(self) -> None:
+        """Sort by the next column, at last as it came."""
+        after = 0 if self._sorted is None else self._sorted + 1
+        self._sorted = after if after < len(self._plan) else None
+        self._arrange()
+
+    def action_reverse(self) -> None:
+        """Turn it round."""
+        self._backwards = not self._backwards
+        self._arrange()
+
+    def action_copy(self) -> None:
+        """Copy the id of the chosen row."""
+        if self.chosen is not None:
+            self.app.copy_to_clipboard(self.chosen)
+            self.app.notify(f"Copied {self.chosen}.")
+
+    def _arrange(self) -> None:
+        wanted = self._needle.lower().split()
+        new = tuple(row for row in self._given if all(w in " ".join((row[0], *row[1])).lower() for w in wanted))
+        column = self._sorted
+        if column is not None:
+            new = tuple(sorted(new, key=lambda row: _natural(row[1][column]), reverse=self._backwards))
+        elif self._backwards:
+            new = new[::-1]
+        told = [f"{len(new)} of {len(self._given)}: {self._needle}"] if wanted else []
+        told += [f"by {self._plan[column].label}"] if column is not None else []
+        told += ["turned round"] if self._backwards else []
+        self.border_subtitle = " · ".join(told).replace("[", "(")
+        self.set_class(bool(told), "-arranged")
+        self._put(new)
+
+    def _put(self, new: tuple[Row, ...]) -> None:
         if [key for key, _ in new] == [key for key, _ in self._shown] and self._widths:
             self._change(new)
         else:
@@ -108,3 +168,9 @@ class Records(DataTable[Text]):
         if widths != self._widths:
             self._widths = widths
             self._rebuild(self._shown)
+
+
+def _natural(cell: str) -> tuple[tuple[int, float, str], ...]:
+    """Numbers in a cell count as numbers; what sorts is never a number beside a word."""
+    parts = _NUMBER.split(cell.lower())
+    return tuple((1, float(p), "") if i % 2 else (0, 0.0, p) for i, p in enumerate(parts))
