@@ -36,6 +36,12 @@ class Glyphs(StrEnum):
     BLOCKS = "blocks"
 
 
+def glyphs_of(application: object) -> Glyphs:
+    """What an application's settings say; braille where they say nothing."""
+    found = getattr(application, "glyphs", Glyphs.BRAILLE)
+    return found if isinstance(found, Glyphs) else Glyphs.BRAILLE
+
+
 def _runs() -> _Codes:
     """(2, 25): the dots of a column of a cell from row s up to row e, at 5 s + e."""
     rows = np.arange(4)

@@ -13,13 +13,15 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from embridge_shared.errors import EmbridgeError, Reason
-from embridge_shared.gestures import REST_LABEL
+from embridge_shared.gestures import REST_LABEL, vocabulary
+from embridge_shared.hand import REST
 from embridge_tui import text
 from embridge_tui.living import UNKNOWN, Living, Scene, scene_of
 from embridge_tui.screens.pick import PickDialog
 from embridge_tui.screens.room import Room
 from embridge_tui.trace import Glyphs
 from embridge_tui.widgets.bigword import BigWord
+from embridge_tui.widgets.hand import HandView
 from embridge_tui.widgets.probabilities import Probabilities
 from embridge_tui.widgets.scope import Scope
 
@@ -37,7 +39,7 @@ class LiveScreen(Room):
     Args:
         make: A sitting of a participant's code, on this edge's band; None where there is no edge.
         missing: Why there is none, and how to get one.
-        glyphs: Characters to draw with.
+        glyphs: Characters to draw with; those of the application by default.
     """
 
     ROOM = "live"
@@ -47,17 +49,14 @@ class LiveScreen(Room):
     #participant:focus { border: round $primary; }
     #stage { height: 1fr; }
     #scope { width: 3fr; }
-    #decoded { width: 2fr; }
-    .-narrow #stage { layout: vertical; }
-    .-narrow #scope { width: 1fr; height: 1fr; }
-    .-narrow #decoded { width: 1fr; height: 8; }
-    .-narrow #said { height: 1; margin: 0; }
-    .-narrow #ticker { height: 3; }
+    #decoded { width: 2fr; padding: 0 0 0 1; }
     #said { height: 5; margin: 0 0 1 0; }
     #said.-gesture { color: $text-success; }
     #said.-bad { color: $text-error; }
     #ticker { height: 7; padding: 0 1; border-top: solid $primary-muted; border-title-color: $text-primary; }
-    .-broad #ticker { height: 12; }
+    LiveScreen.-broad #ticker { height: 9; }
+    #shape { display: none; border: none; }
+    LiveScreen.-broad #shape { display: block; height: 12; }
     #latency, #worth { height: 1; padding: 0 1; text-overflow: ellipsis; }
     #worth.-warn { color: $text-warning; }
     #worth.-bad { color: $text-error; }
@@ -83,7 +82,7 @@ class LiveScreen(Room):
     ]
 
     def __init__(
-        self, make: Callable[[str], Living] | None, missing: str = "", *, glyphs: Glyphs = Glyphs.BRAILLE
+        self, make: Callable[[str], Living] | None, missing: str = "", *, glyphs: Glyphs | None = None
     ) -> None:
         super().__init__()
         self._make = make
@@ -93,6 +92,7 @@ class LiveScreen(Room):
         self._which = "a"
         self._frozen = False
         self._scene: Scene | None = None
+        self._shapes = vocabulary()
 
     @property
     def busy(self) -> str:
@@ -113,7 +113,13 @@ class LiveScreen(Room):
         yield Horizontal(who, id="who")
         yield Horizontal(
             Scope(glyphs=self._glyphs, id="scope"),
-            Vertical(BigWord(id="said"), Probabilities(id="bars"), ticker, id="decoded"),
+            Vertical(
+                BigWord(id="said"),
+                Probabilities(id="bars"),
+                HandView(glyphs=self._glyphs, id="shape"),
+                ticker,
+                id="decoded",
+            ),
             id="stage",
         )
         yield Static("", id="latency", markup=False)
@@ -199,6 +205,8 @@ class LiveScreen(Room):
             self._advise("")
         self._say(scene)
         self.query_one(Probabilities).show(scene.likelihoods)
+        shape = self._shapes.get(scene.said)
+        self.query_one(HandView).show(REST if shape is None else shape.pose)
         ticker = self.query_one("#ticker", Static)
         rows = max(0, ticker.size.height)
         ticker.update("\n".join(_line(told) for told in scene.lines[-rows:][::-1]) if rows else "")

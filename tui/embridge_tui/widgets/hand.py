@@ -15,7 +15,7 @@ from textual.widget import Widget
 
 from embridge_shared.hand import BONES, LANDMARKS, REST, landmarks
 from embridge_shared.session import Side
-from embridge_tui.trace import Glyphs, dots, lines
+from embridge_tui.trace import Glyphs, dots, glyphs_of, lines
 
 _HALVES = np.array([0x20, 0x2580, 0x2584, 0x2588], np.uint32)  # nothing, the upper half, the lower half, all
 _SAMPLES: Final = 256  # of a bone; more than the dots a terminal has
@@ -101,13 +101,13 @@ class HandView(Widget):
     """Shows a hand shape as large as its room.
 
     Args:
-        glyphs: Characters to draw with.
+        glyphs: Characters to draw with; those of the application by default.
         id: Of the widget.
     """
 
     DEFAULT_CSS = "HandView { width: 1fr; height: 1fr; color: $text-primary; }"
 
-    def __init__(self, *, glyphs: Glyphs = Glyphs.BRAILLE, id: str | None = None) -> None:
+    def __init__(self, *, glyphs: Glyphs | None = None, id: str | None = None) -> None:
         super().__init__(id=id)
         self._glyphs = glyphs
         self._angles: NDArray[Any] = REST
@@ -122,6 +122,8 @@ class HandView(Widget):
             angles: (20,), rad.
             side: Which hand.
         """
+        if angles is self._angles and side is self._side:
+            return
         self._angles, self._side, self._drawn = np.asarray(angles), side, None
         self.refresh()
 
@@ -130,7 +132,9 @@ class HandView(Widget):
         """What is drawn now."""
         size = (self.size.width, self.size.height)
         if self._drawn != size:
-            self._lines = draw_hand(self._angles, columns=size[0], rows=size[1], side=self._side, glyphs=self._glyphs)
+            self._lines = draw_hand(
+                self._angles, columns=size[0], rows=size[1], side=self._side, glyphs=self._glyphs or glyphs_of(self.app)
+            )
             self._drawn = size
         return self._lines
 
@@ -145,7 +149,7 @@ class HandPair(Horizontal):
     """The shape a hand is to take beside the shape it has, as decoded or from a pose source.
 
     Args:
-        glyphs: Characters to draw with.
+        glyphs: Characters to draw with; those of the application by default.
         id: Of the widget.
     """
 
@@ -156,7 +160,7 @@ class HandPair(Horizontal):
     HandPair .-close { color: $text-success; }
     """
 
-    def __init__(self, *, glyphs: Glyphs = Glyphs.BRAILLE, id: str | None = None) -> None:
+    def __init__(self, *, glyphs: Glyphs | None = None, id: str | None = None) -> None:
         super().__init__(id=id)
         self._target, self._live = HandView(glyphs=glyphs), HandView(glyphs=glyphs)
         self._live.add_class("-live")

@@ -76,7 +76,7 @@ class Scope(Widget, can_focus=True):
 
     Args:
         source: What to draw; `show` gives another.
-        glyphs: Characters to draw with.
+        glyphs: Characters to draw with; those of the application by default.
         fps: Frames a second where the machine is fast enough.
         window_s: Length of what is shown, s.
         id: Of the widget.
@@ -112,7 +112,7 @@ class Scope(Widget, can_focus=True):
         self,
         source: SignalSource | None = None,
         *,
-        glyphs: Glyphs = Glyphs.BRAILLE,
+        glyphs: Glyphs | None = None,
         fps: float = FPS,
         window_s: float = 2.0,
         id: str | None = None,
@@ -328,7 +328,7 @@ class Scope(Widget, can_focus=True):
         at = list(channels)
         low, high = (self._scaled(v[at, -(columns + PER_CELL) :]) for v in (envelope.low, envelope.high))
         heights = trace.lanes(self._rows, len(channels))
-        draw = trace.drawing(self._glyphs)
+        draw = trace.drawing(self._glyphs or trace.glyphs_of(self.app))
         # At most two heights, of which the greater ones come first.
         for rows in sorted(set(heights), reverse=True):
             lanes = [lane for lane, height in enumerate(heights) if height == rows]
