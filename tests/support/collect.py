@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from embridge_edge.collect.conductor import Conductor, Entered, State, Step
+from embridge_edge.collect.conductor import Conductor
 from embridge_edge.collect.consent import ConsentSeen, Standing
 from embridge_edge.collect.protocol import Protocol, Timing
 from embridge_edge.collect.setup import Journal, Setup
 from embridge_edge.collect.station import Station
+from embridge_edge.collect.steps import Entered, State, Step
 from embridge_edge.collect.virtual import VirtualBand, VirtualSource
 from embridge_edge.forearm import Manner
 from embridge_edge.source import Packet

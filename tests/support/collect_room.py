@@ -12,8 +12,8 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 import embridge_tui
-from embridge_edge.collect.conductor import State
 from embridge_edge.collect.station import Station
+from embridge_edge.collect.steps import State
 from embridge_shared.clock import SystemClock
 from embridge_tui.screens.collect import CollectScreen, Stage
 from embridge_tui.screens.collect_dialogs import TextDialog

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
-from embridge_edge.collect.conductor import State
 from embridge_edge.collect.consent import ConsentSeen, Standing
 from embridge_edge.collect.setup import Setup
+from embridge_edge.collect.steps import State
 from embridge_edge.collect.virtual import VirtualSource
 from embridge_edge.forearm import Manner
 from embridge_shared.session import Marker, Repetition, RepetitionStatus, SessionClosed

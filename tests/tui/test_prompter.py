@@ -12,9 +12,10 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from embridge_edge.collect import prompts
-from embridge_edge.collect.conductor import Conductor, State
+from embridge_edge.collect.conductor import Conductor
 from embridge_edge.collect.prompts import Prompt, listen, prompt_of, told
 from embridge_edge.collect.protocol import Kind, load, trials
+from embridge_edge.collect.steps import State
 from embridge_shared.errors import NetworkError, OperatorError, Reason
 from embridge_shared.session import Placement, Side
 from embridge_tui.prompter import Prompter

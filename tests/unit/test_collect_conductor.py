@@ -6,20 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from embridge_edge.collect.conductor import (
-    RUNNING,
-    Conductor,
-    Decided,
-    Declined,
-    Entered,
-    Finding,
-    Held,
-    Noted,
-    Outcome,
-    State,
-    Step,
-)
+from embridge_edge.collect.conductor import Conductor
 from embridge_edge.collect.protocol import Kind, Trial
+from embridge_edge.collect.steps import RUNNING, Decided, Declined, Entered, Finding, Held, Noted, Outcome, State, Step
 from embridge_shared.enrolment import Refusal
 
 GOOD = Finding(onset_s=1.0, end_s=2.0, level_db=20.0)

@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from embridge_edge.collect.conductor import Attempt
 from embridge_edge.collect.consent import ConsentSeen, Standing, cloud_consent
 from embridge_edge.collect.judging import RepetitionJudge
-from embridge_edge.collect.preflight import Level, Line, Need, SignalLook
+from embridge_edge.collect.look import SignalLook
+from embridge_edge.collect.preflight import Level, Line, Need
 from embridge_edge.collect.protocol import Demands, Kind, Trial
 from embridge_edge.collect.setup import Setup, free_name, parse_band, read_journal, source_of
+from embridge_edge.collect.steps import Attempt
 from embridge_edge.collect.virtual import VirtualSource
 from embridge_shared.clock import SystemClock
 from embridge_shared.enrolment import Refusal

@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from embridge_edge.collect.conductor import Entered, Held, State
 from embridge_edge.collect.protocol import Demands, Stretches
 from embridge_edge.collect.report import Collected
 from embridge_edge.collect.setup import Setup
+from embridge_edge.collect.steps import Entered, Held, State
 from embridge_edge.collect.virtual import VirtualSource
 from embridge_edge.erasures import erase
 from embridge_edge.forearm import Manner

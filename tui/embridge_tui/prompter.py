@@ -12,8 +12,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from embridge_edge.collect.conductor import State
 from embridge_edge.collect.prompts import Prompt, listen
+from embridge_edge.collect.steps import State
 from embridge_shared.errors import NetworkError
 from embridge_shared.session import Side
 from embridge_tui import text

@@ -13,11 +13,12 @@ from typing import Final
 import msgspec
 import typer
 
-from embridge_edge.collect.conductor import Conductor, Entered, State, Step
+from embridge_edge.collect.conductor import Conductor
 from embridge_edge.collect.preflight import Level
 from embridge_edge.collect.report import Collected
 from embridge_edge.collect.setup import Journal
 from embridge_edge.collect.station import Station
+from embridge_edge.collect.steps import Entered, State, Step
 from embridge_edge.collect.telling import line_of, lines
 from embridge_edge.uplink import LinkState
 from embridge_shared.errors import OperatorError, Reason

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from embridge_edge.collect.conductor import Attempt, Finding
 from embridge_edge.collect.protocol import Demands, Kind, Trial
+from embridge_edge.collect.steps import Attempt, Finding
 from embridge_shared.enrolment import Refusal
 from embridge_shared.preprocess.iir import butterworth, sosfilt
 from embridge_shared.quality import levels

@@ -7,21 +7,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from embridge_edge.collect.conductor import (
-    Attempt,
-    Conductor,
-    Decided,
-    Declined,
-    Entered,
-    Finding,
-    Held,
-    Noted,
-    State,
-    Step,
-)
+from embridge_edge.collect.conductor import Conductor
 from embridge_edge.collect.judging import AFTER_S, RepetitionJudge
 from embridge_edge.collect.protocol import Kind, trials
 from embridge_edge.collect.setup import Journal, Setup
+from embridge_edge.collect.steps import Attempt, Decided, Declined, Entered, Finding, Held, Noted, State, Step
 from embridge_edge.collect.virtual import VirtualBand
 from embridge_edge.recorder import Recorder
 from embridge_edge.source import Packet

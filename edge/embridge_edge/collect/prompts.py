@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from embridge_edge.collect.conductor import RUNNING, State
 from embridge_edge.collect.protocol import Kind
+from embridge_edge.collect.steps import RUNNING, State
 from embridge_edge.collect.telling import hint_of, title_of, word_of
 from embridge_shared.errors import DataError, NetworkError, OperatorError, Reason
 from embridge_shared.gestures import vocabulary

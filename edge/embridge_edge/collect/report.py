@@ -10,9 +10,9 @@ from uuid import UUID
 
 import msgspec
 
-from embridge_edge.collect.conductor import Attempt, Outcome
 from embridge_edge.collect.leader import Leader
 from embridge_edge.collect.protocol import Kind
+from embridge_edge.collect.steps import Attempt, Outcome
 from embridge_edge.digest import Digest, StreamDigest
 from embridge_edge.erasures import DIGESTS
 from embridge_shared.quality import Grade

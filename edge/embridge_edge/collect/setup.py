@@ -10,8 +10,8 @@ import msgspec
 from embridge_edge import band_plan
 from embridge_edge.band_plan import AnyBand, BandsSource
 from embridge_edge.collect import virtual
-from embridge_edge.collect.conductor import Outcome
 from embridge_edge.collect.protocol import Protocol
+from embridge_edge.collect.steps import Outcome
 from embridge_edge.collect.virtual import VirtualBand, VirtualSource
 from embridge_edge.plan import SessionPlan, SyntheticSource, check_participant
 from embridge_edge.pose.plan import AnyPose

@@ -10,12 +10,12 @@ from typing import Final
 
 from embridge_edge.agent import Agent
 from embridge_edge.collect import prompts
-from embridge_edge.collect.conductor import State, Step
 from embridge_edge.collect.consent import AskConsent, ConsentSeen, cloud_consent
 from embridge_edge.collect.leader import Leader, Tap
 from embridge_edge.collect.preflight import Preflight, Surroundings
 from embridge_edge.collect.report import Collected, collected, write
 from embridge_edge.collect.setup import Journal, Setup, free_name, read_journal
+from embridge_edge.collect.steps import State, Step
 from embridge_edge.uplink import LinkState
 from embridge_shared.clock import Clock
 from embridge_shared.disk import DiskLevel

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from embridge_edge.collect.conductor import Conductor, Decided, Declined, Entered, Noted, State, Step
+from embridge_edge.collect.conductor import Conductor
 from embridge_edge.collect.preflight import Level, Line
 from embridge_edge.collect.protocol import Kind, Protocol, Trial
+from embridge_edge.collect.steps import Decided, Declined, Entered, Noted, State, Step
 from embridge_shared.enrolment import ADVICE
 from embridge_shared.gestures import vocabulary
 

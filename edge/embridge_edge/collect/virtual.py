@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from embridge_edge.bands.synthetic import SyntheticBand
-from embridge_edge.collect.conductor import Entered, State, Step
 from embridge_edge.collect.protocol import Kind, Trial
+from embridge_edge.collect.steps import Entered, State, Step
 from embridge_edge.forearm import EMG_RATE_HZ, Donning, ElectrodeFault, Link, Manner, PromptedPerformance, Wearer
 from embridge_edge.forearm.electrodes import FaultKind
 from embridge_edge.source import Changes, Packet

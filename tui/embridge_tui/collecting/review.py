@@ -10,10 +10,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from embridge_edge.collect.conductor import Attempt, Outcome, State
 from embridge_edge.collect.leader import Leader
 from embridge_edge.collect.report import Collected
 from embridge_edge.collect.station import Vitals
+from embridge_edge.collect.steps import Attempt, Outcome, State
 from embridge_edge.collect.telling import WORDS
 from embridge_edge.uplink import LinkState
 from embridge_tui import text

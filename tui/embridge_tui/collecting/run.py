@@ -11,10 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from embridge_edge.collect.conductor import Conductor, Outcome, State, Step
+from embridge_edge.collect.conductor import Conductor
 from embridge_edge.collect.leader import Leader
 from embridge_edge.collect.protocol import Kind
 from embridge_edge.collect.station import Vitals
+from embridge_edge.collect.steps import Outcome, State, Step
 from embridge_edge.collect.telling import hint_of, lines, title_of, word_of
 from embridge_edge.uplink import LinkState
 from embridge_shared.disk import DiskLevel
