@@ -136,7 +136,7 @@ def next_recipe(
         replay=replay,
     )
     if anew:
-        return replace(common, generation=_generation(champion) + 1, continues=None)
+        return replace(common, generation=_generation(champion) + 1, continues=None, controls=max(1, base.controls))
     anchor = space.digest if champion.deep and space is not None else ""
     kept = Continuation(head=msgspec.convert(manifest.head, HeadName), anchor=anchor, distil=distil if anchor else 0.0)
     return replace(common, generation=_generation(champion), continues=kept, controls=0)

@@ -1,7 +1,7 @@
 """A child of a job that learns nothing: it does, attempt by attempt, what `script.json` beside its job says.
 
 Each attempt is a list of words: "step N" goes on to step N of 10 from the last checkpoint, "die" is killed, "fail" ends
-with an error, "sleep" stays until it is ended, "grow" takes memory, "accept" and "refuse" leave a candidate.
+with an error, "sleep" says so and stays until it is ended, "stay" stays, "grow" takes memory, "accept" and "refuse" leave a candidate.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def main(folder: Path) -> int:
         elif name == "fail":
             print("embridge: error: training diverged", file=sys.stderr, flush=True)
             return 5
-        elif name == "sleep":
-            say("sleeping", 0, 1)
+        elif name in ("sleep", "stay"):
+            if name == "sleep":
+                say("sleeping", 0, 1)
             time.sleep(60)
         elif name == "grow":
             say("growing", 0, 1)

@@ -129,7 +129,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 async def until(jobs: Jobs, name: str, reached) -> Job:
     async with asyncio.timeout(30):
-        while not reached(job := jobs.shelf.get(name)):
+        while not reached(job := jobs.shelf.get(name)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return job
 
@@ -256,13 +256,16 @@ async def test_a_job_of_a_killed_process_goes_on_and_not_for_ever(bench):
 # cancelling
 
 
-@pytest.mark.parametrize("moment", ["at once", "starting", "align", "sleeping"])
-async def test_a_job_is_cancelled_at_every_stage(bench, moment):
-    bench.script(["step 5", "sleep"])
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [("", ["stay"]), ("starting", ["stay"]), ("align", ["step 5", "stay"]), ("sleeping", ["step 5", "sleep"])],
+)
+async def test_a_job_is_cancelled_at_every_stage(bench, moment, words):
+    bench.script(words)
     async with bench.open() as jobs:
         await jobs.start(WISH)
-        if moment != "at once":
-            await until(jobs, "realign-1", lambda j: j.stage == moment or (moment == "align" and j.step))
+        if moment:
+            await stage(jobs, moment)
         job = await jobs.cancel("realign-1")
         assert job.state is JobState.CANCELLED
         assert (await jobs.cancel("realign-1")).state is JobState.CANCELLED

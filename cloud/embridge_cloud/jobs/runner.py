@@ -331,6 +331,7 @@ class Jobs:
                 return
             except TakenError:
                 logger.warning("%s begins again without the data that was taken away", name)
+                self.shelf.reload(name)
                 self._change(name, attempts=job.attempts)
             except LostError as error:
                 await self._lost(name, error)

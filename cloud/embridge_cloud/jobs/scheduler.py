@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from embridge_cloud.frozen import FrozenSession, brief_of, not_permitted, read_frozen, unwanted
+from embridge_cloud.frozen import SNAPSHOT, FrozenSession, brief_of, not_permitted, read_frozen, unwanted
 from embridge_cloud.jobs.model import JobRequest, JobState
 from embridge_cloud.jobs.office import suspicious
 from embridge_cloud.jobs.runner import Jobs
@@ -129,6 +129,7 @@ class Scheduler:
         """
         async with self._lock:
             schedule = self.schedule
+            self._jobs.shelf.reload()
             self.waiting = await asyncio.to_thread(self._new, schedule.line)
             jobs = [j for j in self._jobs.shelf.all() if j.line == schedule.line]
             found = decide(
@@ -186,9 +187,11 @@ class Scheduler:
         for job in shelf.all():
             if job.line != line or job.state not in _DECIDED:
                 continue
+            folder = shelf.folder(job.id)
             try:
-                found += read_frozen(shelf.folder(job.id)).sessions
                 recipe = shelf.recipe(job.id)
+                # after an erasure it is gone: what is left of its data counts as new, and a release without follows
+                found += read_frozen(folder).sessions if (folder / SNAPSHOT).is_file() else ()
             except EmbridgeError as error:
                 logger.warning("%s is not counted: %s", job.id, error)
         return found, recipe

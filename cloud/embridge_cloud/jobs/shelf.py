@@ -68,6 +68,16 @@ class Shelf:
         taken = [*self._jobs, *(path.name for path in self.root.glob("realign-*"))]
         return f"realign-{max(map(number, taken), default=0) + 1}"
 
+    def reload(self, name: str = "") -> None:
+        """Read jobs that are over anew, or one whatever its state: an erasure clears what they say."""
+        for job in [self.get(name)] if name else [j for j in self.all() if j.state not in OPEN]:
+            try:
+                self._jobs[job.id] = msgspec.json.decode((self.root / job.id / JOB).read_bytes(), type=Job)
+            except FileNotFoundError:
+                del self._jobs[job.id]
+            except (OSError, msgspec.DecodeError) as error:
+                logger.warning("%s cannot be read anew: %s", job.id, error)
+
     def show(self, job: Job) -> None:
         """Keep a job in memory alone: progress is not worth the disk."""
         self._jobs[job.id] = job

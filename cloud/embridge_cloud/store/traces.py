@@ -43,11 +43,7 @@ def clear(store: HotStore, state_dir: Path, participant: str, sessions: Sequence
     for session in sessions:
         for path in [*sealed.glob(f"{session}*"), *sealed.glob(f".*{session}*")]:
             found.folders += _remove(path)
-    names = [participant, *map(str, sessions)]
-    for folder in (state_dir / "jobs", state_dir / "runs", state_dir / "windows"):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if any(_speaks(file, names) for file in _files(path)):
-                found.folders += _remove(path)
+    _clear_learning(state_dir, [participant, *map(str, sessions)], found)
     for export in ExportIndex(store).of(participant):
         if export.path.exists():
             found.folders += _remove(export.path)
@@ -72,6 +68,20 @@ def releases(state_dir: Path, participant: str, sessions: Sequence[UUID]) -> dic
         if in_lineage(lineage, participant) or {str(s) for s in sessions} & set(lineage.sessions):
             found[manifest.release] = participant in lineage.participants
     return found
+
+
+def _clear_learning(state_dir: Path, names: Sequence[str], found: Found) -> None:
+    """Jobs, runs and windows that speak of somebody; a job that can go on without them does."""
+    from embridge_cloud.jobs.forget import forget
+
+    for folder in (state_dir / "jobs", state_dir / "runs", state_dir / "windows"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not any(_speaks(file, names) for file in _files(path)):
+                continue
+            if folder.name == "jobs" and forget(path, names[0], names[1:]):
+                found.folders += 1
+            else:
+                found.folders += _remove(path)
 
 
 def _clear_backups(store: HotStore, participant: str, sessions: Sequence[UUID], found: Found) -> None:
