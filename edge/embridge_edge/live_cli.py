@@ -27,6 +27,8 @@ _SOURCE_HELP = (
     "KIND, KIND@ADDRESS, uart:PROFILE.toml, replay:RECORDING, synthetic:WEARER, "
     "or PLAN.toml, of which the first session counts."
 )
+_RECORD_HELP = "Record it as a session that is delivered; what is typed meanwhile labels the last movement."
+_BESIDE_HELP = "With --record: let the release that ran before decode too, and compare."
 _OUTPUT_HELP = "websocket[:PORT], osc[:HOST:PORT], lsl or keys:MAPPING.toml; may be given more than once."
 
 
@@ -46,12 +48,15 @@ def live(
     seconds: Annotated[float | None, typer.Option(min=0.1, help="How long; until Ctrl-C by default.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Where releases and calibrations live.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+    record: Annotated[bool, typer.Option("--record", help=_RECORD_HELP)] = False,
+    beside: Annotated[bool, typer.Option("--beside", help=_BESIDE_HELP)] = False,
 ) -> None:
-    """Decode a band and show what the hand does; nothing is recorded, and no broker or cloud is needed."""
+    """Decode a band and show what the hand does; without --record nothing is kept, and no broker or cloud is needed."""
     from embridge_edge.live_view import opened
     from embridge_edge.outputs.catalogue import Means
     from embridge_shared import logs, settings
     from embridge_shared.clock import SystemClock
+    from embridge_shared.errors import OperatorError
 
     edge = {k: v for k, v in {"state_dir": state_dir, "adapter": adapter or None}.items() if v is not None}
     out = {"websocket_page": page} if page is not None else {}
@@ -66,11 +71,39 @@ def live(
     words = tuple(output) if output is not None else config.outputs.enabled
     clock = SystemClock()
     plan, base = _plan(source, participant, seconds, false_per_hour)
+    if beside and not record:
+        raise OperatorError("--beside compares on what is recorded.", hint="Add --record.")
+    if record:
+        _recorded(plan, base, config, clock, seconds=seconds, beside=beside, as_json=as_json, release=release)
+        return
     run = _run(plan, base, release, config, clock, known=bool(plan.participant), calibrate_s=calibrate)
     view = opened(as_json=as_json)
     means = Means(config.outputs, config.edge.name, clock, show=view.pressed)
     with view:
         asyncio.run(_decode(run, words, means, view, seconds))
+
+
+def _recorded(
+    plan: SessionPlan,
+    base: Path,
+    config: Settings,
+    clock: Clock,
+    *,
+    seconds: float | None,
+    beside: bool,
+    as_json: bool,
+    release: Path | None,
+) -> None:
+    from embridge_edge.live_record import record
+    from embridge_edge.live_view import opened
+    from embridge_shared.errors import OperatorError
+
+    if release is not None:
+        raise OperatorError(
+            "what is recorded is decoded by the release that runs on this edge.", hint="Leave --release out."
+        )
+    with opened(as_json=as_json) as view:
+        record(plan, base, config, clock, view, seconds=seconds, beside=beside)
 
 
 def _plan(

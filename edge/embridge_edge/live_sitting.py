@@ -129,6 +129,8 @@ class LiveSitting:
         self._last: _Kept | None = None
         self._one = asyncio.Lock()
         self._over = False
+        self.begun = asyncio.Event()
+        """Set once something can be said of it."""
         self.last_ns = 0
         """When the last packet came, on the host's monotonic clock, ns; 0 before the first."""
         self.began_ns = 0
@@ -287,6 +289,7 @@ class LiveSitting:
     def joins(self, recorder: Recorder) -> None:
         """The recording begins."""
         self._recorder = recorder
+        self.begun.set()
 
     async def seen(self, ordinal: int, packet: Packet) -> None:
         """A packet was recorded."""

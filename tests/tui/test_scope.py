@@ -241,44 +241,43 @@ async def test_another_theme_is_taken_up():
 # pace
 
 
-def test_a_frame_that_costs_too_much_halves_the_rate_and_calm_brings_it_back():
-    pace, now_s = Pace(30.0), 0.0
+class Frames:
+    """Frames one after the other, each of a cost, in a loop of a load."""
 
-    def frames(n: int, cost: float) -> None:
-        nonlocal now_s
+    def __init__(self) -> None:
+        self.pace = Pace(30.0)
+        self._now_s = self._cpu_s = 0.0
+
+    def draw(self, n: int, cost_s: float, load: float = 0.2) -> float:
         for _ in range(n):
-            pace.drawn(now_s, cost)
-            now_s += 1.0 / pace.rate_hz
+            self.pace.drawn(self._now_s, self._cpu_s, cost_s)
+            self._now_s += 1.0 / self.pace.rate_hz
+            self._cpu_s += load / self.pace.rate_hz
+        return self.pace.rate_hz
 
-    frames(100, 0.005)
-    assert pace.rate_hz == 30.0
-    frames(2, 0.02)
-    assert pace.rate_hz == 30.0, "one slow frame is none"
-    frames(1, 0.02)
-    assert pace.rate_hz == 15.0
-    frames(200, 0.02)
-    assert pace.rate_hz == 15.0, "20 ms fit into 67, but not into 33"
-    frames(200, 0.001)
-    assert pace.rate_hz == 30.0
+
+def test_a_frame_that_costs_too_much_halves_the_rate_and_calm_brings_it_back():
+    frames = Frames()
+    assert frames.draw(100, 0.005) == 30.0
+    assert frames.draw(2, 0.02) == 30.0, "one slow frame is none"
+    assert frames.draw(1, 0.02) == 15.0
+    assert frames.draw(200, 0.02) == 15.0, "20 ms fit into 67, but not into 33"
+    assert frames.draw(200, 0.001) == 30.0
 
 
 def test_it_never_stops():
+    assert Frames().draw(1000, 10.0) == 2.0
+
+
+def test_a_loop_that_is_full_halves_the_rate_too():
+    frames = Frames()
+    assert frames.draw(5, 0.001, load=0.95) == 15.0
+    assert frames.draw(200, 0.001, load=0.7) == 15.0
+    assert frames.draw(200, 0.001, load=0.2) == 30.0
+
+
+def test_what_other_programs_take_changes_nothing():
     pace = Pace(30.0)
-    for i in range(1000):
-        pace.drawn(float(i), 10.0)
-    assert pace.rate_hz == 2.0
-
-
-def test_frames_that_come_late_halve_the_rate_too():
-    pace = Pace(30.0)
-    for i in range(5):
-        pace.drawn(i * 0.1, 0.001)
-    assert pace.rate_hz == 15.0
-
-
-def test_a_pause_is_not_lateness():
-    pace = Pace(30.0)
-    for i in range(20):
-        pace.drawn(float(i), 0.001)
-        pace.paused()
+    for i in range(100):
+        pace.drawn(i * 0.5, i * 0.01, 0.001)
     assert pace.rate_hz == 30.0

@@ -240,10 +240,10 @@ class Scope(Widget, can_focus=True):
         if self.frozen or self._source is None or not self.is_attached or not self._seen:
             self._pace.paused()
             return
-        began_s = time.monotonic()
+        began_s, cpu_s = time.monotonic(), time.thread_time()
         self._draw(began_s)
         self._frames = [t for t in self._frames if t > began_s - 1.0] + [began_s]
-        if self._pace.drawn(began_s, time.monotonic() - began_s):
+        if self._pace.drawn(began_s, cpu_s, time.thread_time() - cpu_s):
             self._set_timer()
 
     @property
