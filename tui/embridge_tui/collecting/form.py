@@ -22,6 +22,13 @@ from embridge_tui import text
 
 FILE: Final = "collect.json"
 _BY_PROTOCOL: Final = "protocol"
+_WELCOME: Final = """\
+Nothing was recorded at this machine yet. To try it, nobody has to come: the band "virtual" sits on a simulated arm.
+ 1  Type a code for the participant, p01 for instance, and press [ctrl+g].
+ 2  The preflight turns green; amber asks for a reason. [enter] begins to record.
+ 3  [space] starts the prompts; the simulated hand follows them. A bad repetition comes again by itself.
+ 4  The review counts; [enter] ends the session, and the cloud says when it holds all of it.
+[escape] leaves the fields: then 1 to 7 open the other rooms, ? shows every key, ctrl+p finds commands by name."""
 _SPLITS: Final = (
     ("as the protocol says", _BY_PROTOCOL),
     ("undecided", Split.UNDECIDED.name),
@@ -41,7 +48,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     side: Side = Side.RIGHT
 
 
-class SetupForm(Vertical):
+class SetupForm(Vertical, can_focus=True):
     """Asks for a session.
 
     Args:
@@ -58,6 +65,8 @@ class SetupForm(Vertical):
         Binding(
             "ctrl+x", "screen.finish", "End it", id="collect.finish", tooltip="Close the interrupted session as it is."
         ),
+        Binding("escape", "rest", "Rooms", id="collect.rest", tooltip="Out of the fields: 1 to 7 open the rooms."),
+        Binding("enter", "fill", "Fill in", show=False, id="collect.fill", tooltip="Back to the fields."),
     ]
 
     class Complete(Message):
@@ -100,6 +109,8 @@ class SetupForm(Vertical):
         yield Grid(*fields, id="fields")
         yield Button("Preflight", id="go", variant="primary", compact=True)
         yield Static("", id="about", markup=False)
+        if not self._path.exists():
+            yield Static(_WELCOME, id="welcome", markup=False)
 
     def on_mount(self) -> None:
         """Say what the protocol asks for."""
@@ -108,6 +119,14 @@ class SetupForm(Vertical):
     def focus_first(self) -> None:
         """To the first field that is empty."""
         self.query_one("#participant" if not self._value("participant") else "#go").focus()
+
+    def action_rest(self) -> None:
+        """Out of the fields, so that digits open rooms."""
+        self.focus()
+
+    def action_fill(self) -> None:
+        """Back to the fields."""
+        self.focus_first()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Go on to the next field."""

@@ -30,6 +30,8 @@ class TopBar(Horizontal):
         room: The room it stands in.
     """
 
+    # How wide the screen is, is a class of the screen.
+    SCOPED_CSS = False
     DEFAULT_CSS = """
     TopBar { height: 1; background: $panel; }
     TopBar Static { width: auto; height: 1; }
