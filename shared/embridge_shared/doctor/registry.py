@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from embridge_shared.doctor import machine, network
+from embridge_shared.doctor import machine, network, terminal
 
-CHECKS: Final = (*machine.CHECKS, *network.CHECKS)
+CHECKS: Final = (*machine.CHECKS, *network.CHECKS, *terminal.CHECKS)
