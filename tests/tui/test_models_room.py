@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from embridge_shared.errors import OperatorError, Reason
+from embridge_shared.fleet import GateReport
 from embridge_tui.model import Job, Release
 from embridge_tui.screens.asking import FormDialog, PageDialog
 from embridge_tui.screens.models import ModelsScreen, gate_words, marks
@@ -206,6 +207,6 @@ async def test_it_fits(cloud, size):
 def test_signs_put_what_fails_first():
     assert marks(None) == "-"
     checks = [check("a", passed=True), check("b", passed=False), check("c", passed=False, required=False)]
-    assert marks({"checks": checks}) == "✕▲✓"
+    assert marks(msgspec.convert(GATE | {"checks": checks}, GateReport)) == "✕▲✓"
     forced = GATE | {"accepted": False, "forced_by": "ana", "forced_why": "noise"}
-    assert "published all the same by ana: noise" in gate_words(forced)
+    assert "published all the same by ana: noise" in gate_words(msgspec.convert(forced, GateReport))

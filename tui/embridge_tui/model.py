@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from embridge_shared.fleet import Rollout, UpdateState
+from embridge_shared.fleet import EdgeRecord, GateReport, ReleaseHealth, Rollout, UpdateState
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,6 +212,30 @@ class SessionDetail(_Head, frozen=True, kw_only=True):
         return {name: (cued[name], made[name, "accepted"], made[name, "rejected"]) for name in names}
 
 
+class HeldGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages in quarantine for one reason."""
+
+    session: UUID | None
+    messages: int
+
+
+class HeldMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that the store could not place."""
+
+    session: UUID | None
+    received_at: datetime
+    reason: str
+    detail: str
+    bytes: int
+
+
+class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store could not place, counted and, the newest, one by one."""
+
+    summary: tuple[HeldGroup, ...]
+    messages: tuple[HeldMessage, ...] = ()
+
+
 class Edge(msgspec.Struct, frozen=True, kw_only=True):
     """Last known state of an edge.
 
@@ -235,6 +260,24 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: datetime
 
 
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edge says of itself.
+
+    Attributes:
+        online: Connected to the broker.
+        release: The release that decodes, or empty.
+        spooled: Chunks and events that wait for a commit.
+        update: Where its updater stands.
+        health: How its release fares; None before anything was decoded.
+    """
+
+    online: bool
+    release: str = ""
+    spooled: int = 0
+    update: UpdateState = UpdateState()
+    health: ReleaseHealth | None = None
+
+
 class Release(msgspec.Struct, frozen=True, kw_only=True):
     """A published release.
 
@@ -253,6 +296,36 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     min_agent: str
     recalled: str = ""
+
+
+class ReleaseDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A release with all that is known of it.
+
+    Attributes:
+        published: Its entry in the registry.
+        manifest: What its bundle says of itself.
+        lineage: It and its parents, the newest first.
+        gate: How it was judged; None where nobody did.
+        recalled: Why it was withdrawn; empty while it was not.
+    """
+
+    published: dict[str, Any]
+    manifest: dict[str, Any]
+    lineage: tuple[dict[str, Any], ...]
+    gate: GateReport | None = None
+    recalled: str = ""
+
+
+class Shadow(EdgeRecord, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """What was decided about an edge, and what it says.
+
+    Attributes:
+        reported: Its last state; None before any.
+        heard_ns: Unix time of it, ns; 0 before any.
+    """
+
+    reported: Reported | None = None
+    heard_ns: int = 0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import quote
 
+import msgspec
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
-from embridge_shared.errors import EmbridgeError, OperatorError, Reason
+from embridge_shared.errors import EmbridgeError, NetworkError, OperatorError, Reason
+from embridge_shared.fleet import GateCheck, GateReport
 from embridge_tui import text
 from embridge_tui.client import CloudClient
-from embridge_tui.model import Edge, Job, Release
+from embridge_tui.model import Edge, Job, Release, ReleaseDetail
 from embridge_tui.screens.asking import Field, FormDialog, PageDialog
 from embridge_tui.screens.room import Room
 from embridge_tui.view import View
 from embridge_tui.widgets.records import Column, Records, Row
+
+T = TypeVar("T")
 
 RELEASES: Final = (
     Column("release", 14, grows=True),
@@ -94,7 +98,7 @@ class ModelsScreen(Room):
         self._releases: tuple[Release, ...] = ()
         self._edges: tuple[Edge, ...] = ()
         self._jobs: tuple[Job, ...] = ()
-        self._details: dict[str, dict[str, Any]] = {}
+        self._details: dict[str, ReleaseDetail] = {}
         self._read_ns = -1
 
     def furnish(self) -> Iterable[Widget]:
@@ -123,11 +127,15 @@ class ModelsScreen(Room):
         try:
             for release in self._releases[:_DETAILED]:
                 held = self._details.get(release.name)
-                if held is None or held["recalled"] != release.recalled:
-                    self._details[release.name] = await self._client.ask(_release(release.name))
+                if held is None or held.recalled != release.recalled:
+                    self._details[release.name] = await self._detail(release.name)
                     self._draw()
         except EmbridgeError as error:
             self._advise(str(error), bad=True)
+
+    async def _detail(self, name: str) -> ReleaseDetail:
+        path = _release(name)
+        return _typed(await self._client.ask(path), ReleaseDetail, path)
 
     def _draw(self) -> None:
         if not self.furnished:
@@ -144,15 +152,16 @@ class ModelsScreen(Room):
         return next((r.name for r in self._releases if not r.recalled), "")
 
     def _row(self, release: Release, champion: str) -> Row:
-        gate = (self._details.get(release.name) or {}).get("gate")
+        found = self._details.get(release.name)
+        gate = None if found is None else found.gate
         runs = sum(edge.release == release.name for edge in self._edges)
         state = "✕ recalled" if release.recalled else "● in force" if release.name == champion else "○ before"
-        if gate is not None and gate["forced_by"]:
+        if gate is not None and gate.forced_by:
             state = f"{state}, forced"
         cells = (
             text.plain(release.name),
             marks(gate),
-            "" if gate is None else str(gate["participants"]),
+            "" if gate is None else str(gate.participants),
             text.size(release.size),
             f"{100 * runs / len(self._edges):.0f} %" if self._edges else "-",
             state,
@@ -214,8 +223,8 @@ class ModelsScreen(Room):
     async def _lineage(self, name: str) -> str:
         from embridge_cloud.release_book_cli import ancestor
 
-        found = await self._client.ask(_release(name))
-        return "\n\n".join([release_words(found), *map(ancestor, found["lineage"])])
+        found = await self._detail(name)
+        return "\n\n".join([release_words(found), *map(ancestor, found.lineage)])
 
     def action_diff(self) -> None:
         """Show what changed since the release in force, or since its parent where it is that."""
@@ -224,8 +233,6 @@ class ModelsScreen(Room):
             self._page(f"what {release.name} changed", self._diff(release))
 
     async def _diff(self, release: Release) -> str:
-        import msgspec
-
         from embridge_cloud.differences import differences
         from embridge_shared.manifest import Manifest
 
@@ -234,8 +241,8 @@ class ModelsScreen(Room):
         other = champion if champion and champion != release.name else next(iter(rest), "")
         if not other:
             return f"There is nothing before {release.name} to compare it with."
-        found = [await self._client.ask(_release(name)) for name in (other, release.name)]
-        before, after = (msgspec.convert(row["manifest"], Manifest) for row in found)
+        found = [(await self._detail(name)).manifest for name in (other, release.name)]
+        before, after = (_typed(manifest, Manifest, "the manifest") for manifest in found)
         changes = differences(before, after)
         width = max((len(c.what) for c in changes), default=0)
         lines = [f"{c.what:<{width}}  {c.before}  →  {c.after}" for c in changes]
@@ -356,8 +363,9 @@ class ModelsScreen(Room):
             self._page(f"how {job.id} was judged", self._judged(job))
 
     async def _judged(self, job: Job) -> str:
+        path = f"{_of_job(job.id)}/gate"
         try:
-            gate = await self._client.ask(f"{_of_job(job.id)}/gate")
+            gate = _typed(await self._client.ask(path), GateReport, path)
         except OperatorError as error:
             if error.reason is not Reason.NOT_FOUND:
                 raise
@@ -458,39 +466,50 @@ def _yes(word: str) -> bool:
     return word.lower() in ("yes", "y", "on", "true", "1")
 
 
-def marks(gate: dict[str, Any] | None) -> str:
+def _typed(row: Any, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.convert(row, kind)
+    except msgspec.ValidationError as error:
+        raise NetworkError(
+            f"{what} is not what an EMBridge cloud answers: {error}",
+            reason=Reason.FOREIGN,
+            hint="Is an `embridge cloud run` of this version there?",
+        ) from error
+
+
+def marks(gate: GateReport | None) -> str:
     """A sign for each check, those that do not hold first; "-" where nobody judged."""
     if gate is None:
         return "-"
-    signs = ["✓" if c["passed"] else "✕" if c["required"] else "▲" for c in gate["checks"]]
-    return "".join(sorted(signs, key="✕▲✓".index))
+    return "".join(sorted(map(_sign, gate.checks), key="✕▲✓".index))
 
 
-def gate_words(gate: dict[str, Any]) -> str:
+def _sign(check: GateCheck) -> str:
+    return "✓" if check.passed else "✕" if check.required else "▲"
+
+
+def gate_words(gate: GateReport) -> str:
     """A judgement in lines: the decision, then every check with its figures."""
-    beside = f", beside {gate['champion']}" if gate["champion"] else ""
-    said = "accepted" if gate["accepted"] else "refused"
-    lines = [f"{said} on {gate['participants']} people{beside}: {gate['reason']}"]
-    if gate["forced_by"]:
-        lines.append(f"published all the same by {gate['forced_by']}: {gate['forced_why']}")
-    for check in gate["checks"]:
-        sign = "✓" if check["passed"] else "✕" if check["required"] else "▲"
-        lines.append(f"{sign} {check['title']}: {check['why']}")
-    return "\n".join(lines)
+    beside = f", beside {gate.champion}" if gate.champion else ""
+    said = "accepted" if gate.accepted else "refused"
+    lines = [f"{said} on {gate.participants} people{beside}: {gate.reason}"]
+    if gate.forced_by:
+        lines.append(f"published all the same by {gate.forced_by}: {gate.forced_why}")
+    return "\n".join([*lines, *(f"{_sign(check)} {check.title}: {check.why}" for check in gate.checks)])
 
 
-def release_words(found: dict[str, Any]) -> str:
+def release_words(found: ReleaseDetail) -> str:
     """A release in lines: what it is, how it was judged."""
-    entry, manifest, gate = found["published"], found["manifest"], found["gate"]
+    manifest, gate = found.manifest, found.gate
     made = manifest["lineage"]
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(manifest["created_ns"] * 1e-9))
     lines = [
         f"made {when} UTC of {len(made['sessions'])} sessions of {len(made['participants'])} people",
         f"head {manifest['head']}, {len(manifest['gestures'])} gestures, data {made['snapshot'][:12] or 'unknown'}",
-        f"digest {entry['digest'][:16]}",
+        f"digest {found.published['digest'][:16]}",
     ]
-    if found["recalled"]:
-        lines.insert(0, f"✕ RECALLED: {found['recalled']}")
+    if found.recalled:
+        lines.insert(0, f"✕ RECALLED: {found.recalled}")
     return "\n".join([*lines, "not judged here" if gate is None else gate_words(gate)])
 
 

@@ -18,7 +18,7 @@ from textual.widgets import Static
 from embridge_shared.errors import EmbridgeError, NetworkError
 from embridge_tui import commands, recorded, text
 from embridge_tui.client import SESSIONS_SHOWN, CloudClient
-from embridge_tui.model import Edge, Entered, Gap, Judged, Session, SessionDetail
+from embridge_tui.model import Edge, Entered, Gap, Judged, Quarantine, Session, SessionDetail
 from embridge_tui.screens.asking import Field, FormDialog, PageDialog
 from embridge_tui.screens.room import Room
 from embridge_tui.view import View
@@ -116,10 +116,8 @@ class SessionsScreen(Room):
     async def _read_worth(self) -> None:
         """What the newest sealed sessions were worth, each once; and what could not be placed."""
         try:
-            found = await self._client.ask("/api/quarantine?limit=1")
-            self._quarantine = Counter(
-                {UUID(group["session"]): group["messages"] for group in found["summary"] if group["session"]}
-            )
+            found = msgspec.convert(await self._client.ask("/api/quarantine?limit=1"), Quarantine)
+            self._quarantine = Counter({g.session: g.messages for g in found.summary if g.session is not None})
             for session in self._sessions[:_JUDGED]:
                 if session.state == "sealed" and session.session not in self._worth:
                     self._worth[session.session] = recorded.worth(await self._judged(session.session))
@@ -127,6 +125,8 @@ class SessionsScreen(Room):
             self._draw()
         except EmbridgeError:
             return  # The banner says so already.
+        except msgspec.ValidationError as error:
+            self._advise(f"The cloud tells of quality in another way: {error}", bad=True)
 
     async def _judged(self, session: UUID) -> tuple[Judged, ...]:
         found: tuple[Judged, ...] = await self._rows(session, "quality", tuple[Judged, ...])
@@ -225,15 +225,15 @@ class SessionsScreen(Room):
 
     async def _show_held(self, session: Session) -> None:
         try:
-            found = await self._client.ask("/api/quarantine?limit=1000")
-        except EmbridgeError as error:
+            found = msgspec.convert(await self._client.ask("/api/quarantine?limit=1000"), Quarantine)
+        except (EmbridgeError, msgspec.ValidationError) as error:
             self._advise(str(error), bad=True)
             return
-        rows = [m for m in found["messages"] if m["session"] == str(session.session)]
+        rows = [m for m in found.messages if m.session == session.session]
         if not rows:
             self._advise("The store could place all that came of it.")
             return
-        lines = [f"{m['received_at'][:19]}  {m['reason']}: {m['detail']}  {m['bytes']} bytes" for m in rows]
+        lines = [f"{m.received_at:%m-%d %H:%M:%S}  {m.reason}: {m.detail}  {m.bytes} bytes" for m in rows]
         self.app.push_screen(PageDialog(f"what could not be placed: {len(rows)} messages", "\n".join(lines)))
 
     def action_verify(self) -> None:
