@@ -48,7 +48,7 @@ def list_releases(
     if not rows:
         typer.echo("Nothing is published yet.", err=True)
     for row in rows:
-        gone = f"  RECALLED: {row['recalled']}" if row["recalled"] else ""
+        gone = f"  RECALLED: {row['recalled']}" if row.get("recalled") else ""
         typer.echo(
             f"{row['name']:<20} {row['digest']}  {row['size']:>10} bytes  agent {row['min_agent']} or later{gone}"
         )
