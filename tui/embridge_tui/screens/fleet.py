@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
+import msgspec
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
-from embridge_shared.errors import EmbridgeError
-from embridge_shared.fleet import Rollout, RolloutState, UpdatePhase, UpdateState
-from embridge_tui import text
+from embridge_shared.clock import Clock, SystemClock
+from embridge_shared.durations import seconds
+from embridge_shared.errors import EmbridgeError, OperatorError
+from embridge_shared.fleet import EdgeProgress, Rollout, RolloutPolicy, RolloutState
+from embridge_tui import rolling, text
 from embridge_tui.client import CloudClient
-from embridge_tui.model import Edge, Snapshot
-from embridge_tui.screens.collect_dialogs import ConfirmDialog, TextDialog
-from embridge_tui.screens.pick import PickDialog
+from embridge_tui.model import Shadow, Snapshot
+from embridge_tui.screens.asking import Field, FormDialog, PageDialog
+from embridge_tui.screens.collect_dialogs import ConfirmDialog
 from embridge_tui.screens.room import Room
 from embridge_tui.view import View
-from embridge_tui.widgets.records import Column, Records, Row
+from embridge_tui.widgets.records import Column, Records
 
 ROLLOUTS = (
     Column("rollout", 7),
@@ -30,24 +34,13 @@ ROLLOUTS = (
 )
 EDGES = (
     Column("edge", 9, grows=True),
-    Column("state", 6),
-    Column("runs", 11, grows=True),
-    Column("wanted", 11, grows=True),
-    Column("update", 14, grows=True),
-    Column("backlog", 7, right=True),
+    Column("state", 7),
+    Column("runs", 11),
+    Column("wanted", 11),
+    Column("seen", 6, right=True),
+    Column("note", 20, grows=True),
 )
-STATES: Final = {
-    RolloutState.WAITING: "▲ approve?",
-    RolloutState.RUNNING: "▶ running",
-    RolloutState.SOAKING: "▶ soaking",
-    RolloutState.PAUSED: "▲ paused",
-    RolloutState.ROLLING_BACK: "✕ returning",
-    RolloutState.DONE: "✓ done",
-    RolloutState.ABORTED: "✕ aborted",
-}
-_BAR: Final = 20
-_OPEN: Final = frozenset(RolloutState) - {RolloutState.DONE, RolloutState.ABORTED}
-_BAD: Final = frozenset({UpdatePhase.FAILED, UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK})
+_SHOWN: Final = 500
 _NO_EDGE: Final = "No edge has connected yet. Start one: embridge edge run"
 _NO_ROLLOUT: Final = "No rollout yet: n begins one. Training publishes what its gates accept; Models shows it."
 
@@ -57,23 +50,25 @@ class FleetScreen(Room):
 
     Args:
         client: The cloud.
+        clock: Tells how long ago something was.
     """
 
     ROOM = "fleet"
     OF_CLOUD = True
     CSS: ClassVar[str] = """
     #fleet { layout: vertical; height: 1fr; }
-    #ways { height: 2fr; min-height: 6; }
-    #rollouts { height: 1fr; }
+    #ways { height: auto; max-height: 60%; }
+    #rollouts { height: 5; }
     #waves { height: auto; max-height: 8; padding: 0 1; }
-    #edges { height: 3fr; }
-    #fleet-advice { height: auto; padding: 0 1; background: $panel; }
+    #edges { height: 1fr; min-height: 4; }
+    #fleet-advice { height: auto; max-height: 4; padding: 0 1; background: $panel; }
     #fleet-advice.-bad { color: $text-error; background: $error-muted; text-style: bold; }
-    .-broad #ways { layout: horizontal; height: 12; }
+    .-broad #ways { layout: horizontal; height: 12; max-height: 12; }
     .-broad #rollouts { width: 1fr; height: 1fr; }
-    .-broad #waves { width: 76; height: 1fr; max-height: 12; }
+    .-broad #waves { width: 88; height: 1fr; max-height: 12; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Open", id="fleet.open", tooltip="All of the chosen rollout, or of the chosen edge."),
         Binding("n", "new", "New", id="rollout.new", tooltip="Roll a release out; says first what would happen."),
         Binding("p", "pause", "Pause", id="rollout.pause", tooltip="Ask no more edges, or go on."),
         Binding("g", "next", "Next wave", id="rollout.next", tooltip="Approve the wave that waits, or begin it now."),
@@ -83,11 +78,13 @@ class FleetScreen(Room):
         Binding("c", "cohort", "Cohort", show=False, id="edge.cohort", tooltip="Put the chosen edge into a group."),
     ]
 
-    def __init__(self, client: CloudClient) -> None:
+    def __init__(self, client: CloudClient, clock: Clock | None = None) -> None:
         super().__init__()
         self._client = client
+        self._clock = clock or SystemClock()
         self._snapshot: Snapshot | None = None
-        self._wanted: dict[str, dict[str, Any]] = {}
+        self._shadows: tuple[Shadow, ...] | None = None
+        self._progress: dict[str, EdgeProgress] = {}
         self._read_ns = -1
 
     def furnish(self) -> Iterable[Widget]:
@@ -102,34 +99,57 @@ class FleetScreen(Room):
         yield Static("", id="fleet-advice", markup=False)
 
     def show(self, view: View, now_ns: int) -> None:
-        """Show what the fleet runs."""
+        """Show what the fleet runs, and ask for the rest when the cloud has answered anew."""
         if view.snapshot is None:
             return
         found = self._snapshot = view.snapshot
-        rollouts, edges = self.query_one("#rollouts", Records), self.query_one("#edges", Records)
-        rollouts.fill([_rollout(r) for r in reversed(found.rollouts)])
+        rollouts = self.query_one("#rollouts", Records)
+        rollouts.fill([rolling.rollout_row(r) for r in reversed(found.rollouts)])
         rollouts.border_title = f"rollouts: {len(found.rollouts)}" if found.rollouts else _NO_ROLLOUT
-        edges.fill([_edge(edge, self._wanted.get(edge.edge, {})) for edge in found.edges])
-        online = sum(edge.online for edge in found.edges)
-        edges.border_title = f"edges: {online} of {len(found.edges)} online" if found.edges else _NO_EDGE
         self._show_waves()
+        self._show_edges()
         if view.error is None and view.read_ns != self._read_ns:
             self._read_ns = view.read_ns
-            self.run_worker(self._read(), name="shadows", group="shadows", exclusive=True)
+            self._reread()
+
+    def _reread(self) -> None:
+        self.run_worker(self._read(), name="shadows", group="shadows", exclusive=True)
 
     async def _read(self) -> None:
-        """What was decided about each edge."""
+        """What was decided about each edge, and where it stands in the chosen rollout."""
+        rollout = self.chosen
         try:
-            self._wanted = {row["edge"]: row for row in await self._client.ask("/api/fleet")}
-        except EmbridgeError:
-            return
-        if self._snapshot is not None and self.furnished:
-            edges = self.query_one("#edges", Records)
-            edges.fill([_edge(edge, self._wanted.get(edge.edge, {})) for edge in self._snapshot.edges])
+            self._shadows = msgspec.convert(await self._client.ask("/api/fleet"), tuple[Shadow, ...])
+            self._progress = {}
+            if rollout is not None:
+                whole = msgspec.convert(await self._client.ask(_path(rollout.id)), Rollout)
+                self._progress = {p.edge: p for p in whole.edges}
+        except (EmbridgeError, msgspec.ValidationError) as error:
+            self._advise(str(error), bad=True)
+        if self.furnished:
+            self._show_edges()
 
-    def on_data_table_row_highlighted(self, _: Records.RowHighlighted) -> None:
+    def _show_edges(self) -> None:
+        edges, shadows = self.query_one("#edges", Records), self._shadows
+        if shadows is None:
+            return
+        order = sorted(shadows, key=lambda s: rolling.weight(s, self._progress.get(s.edge)))[:_SHOWN]
+        now_ns = self._clock.wall_ns()
+        edges.fill([rolling.edge_row(s, self._progress.get(s.edge), now_ns) for s in order])
+        online = sum(s.reported is not None and s.reported.online for s in shadows)
+        more = f", the first {_SHOWN} are shown" if len(shadows) > _SHOWN else ""
+        edges.border_title = f"edges: {online} of {len(shadows)} online{more}" if shadows else _NO_EDGE
+
+    def on_data_table_row_highlighted(self, event: Records.RowHighlighted) -> None:
         """Another rollout was chosen."""
-        self._show_waves()
+        if event.data_table.id == "rollouts":
+            self._show_waves()
+            if self._snapshot is not None and self._shadows is not None:
+                self._reread()
+
+    def on_data_table_row_selected(self, _: Records.RowSelected) -> None:
+        """Enter."""
+        self.action_open()
 
     @property
     def chosen(self) -> Rollout | None:
@@ -140,94 +160,25 @@ class FleetScreen(Room):
 
     def _show_waves(self) -> None:
         rollout = self.chosen
-        self.query_one("#waves", Static).update("" if rollout is None else waves(rollout))
+        words = "" if rollout is None else rolling.waves(rollout, self._clock.wall_ns())
+        self.query_one("#waves", Static).update(words)
 
     # what an operator does
 
-    def action_new(self) -> None:
-        """Choose a release to roll out."""
-        releases = () if self._snapshot is None else self._snapshot.releases
-        usable = [r.name for r in reversed(releases) if not r.recalled]
-        if not usable:
-            self._advise("There is no release to roll out; a training job publishes what passes its gates.", bad=True)
-            return
-        self.app.push_screen(PickDialog("roll out which release?", usable), self._propose)
+    def action_open(self) -> None:
+        """Show all of the chosen edge, or of the chosen rollout."""
+        edges = self.query_one("#edges", Records)
+        if edges.has_focus and edges.chosen is not None:
+            self._page(edges.chosen, self._edge_page(edges.chosen))
+        elif self.chosen is not None:
+            self._page(f"rollout {self.chosen.id}", self._rollout_page(self.chosen.id))
 
-    def _propose(self, release: str | None) -> None:
-        if release is not None:
-            self.propose(release)
+    async def _edge_page(self, name: str) -> str:
+        shadow = msgspec.convert(await self._client.ask(_edge(name)), Shadow)
+        return rolling.edge_page(shadow, await self._client.ask(f"{_edge(name)}/history"), self._clock.wall_ns())
 
-    def propose(self, release: str) -> None:
-        """Say what rolling a release out would do, and ask."""
-        self.run_worker(self._dry(release), group="rollout")
-
-    async def _dry(self, release: str) -> None:
-        try:
-            plan = await self._client.tell("/api/rollouts", {"release": release, "dry_run": True})
-        except EmbridgeError as error:
-            self._advise(str(error), bad=True)
-            return
-        shares = ", ".join(f"{w['name']} {w['edges']} edges" for w in plan["tally"])
-        policy = plan["policy"]
-        left = [f"{e['edge']}: {e['left']}" for e in plan["edges"] if e.get("left")]
-        words = [
-            f"{release} goes to {shares}.",
-            f"A wave is over when {policy['success']:.0%} have committed and it has soaked; more than",
-            f"{policy['max_errors']:.0%} errors: {policy['on_error'].replace('_', ' ')}.",
-            *([f"{len(left)} take no part: {'; '.join(left[:3])}"] if left else []),
-        ]
-        self.app.push_screen(ConfirmDialog(f"roll {release} out?", "\n".join(words)), partial(self._start, release))
-
-    def _start(self, release: str, yes: bool | None) -> None:
-        if yes:
-            self._do("/api/rollouts", {"release": release}, f"{release} is on its way.")
-
-    def action_pause(self) -> None:
-        """Pause the chosen rollout, or let it go on."""
-        rollout = self._open()
-        if rollout is None:
-            return
-        if rollout.state is RolloutState.PAUSED:
-            self._do(f"/api/rollouts/{rollout.id}/resume", {}, f"{rollout.id} goes on.")
-        else:
-            self._why(f"why is {rollout.id} paused?", f"/api/rollouts/{rollout.id}/pause", f"{rollout.id} is paused.")
-
-    def action_next(self) -> None:
-        """Approve the wave that waits, or begin the next one now."""
-        rollout = self._open()
-        if rollout is None:
-            return
-        if rollout.state is RolloutState.WAITING:
-            self._do(f"/api/rollouts/{rollout.id}/approve", {}, f"{rollout.id}: the next wave begins.")
-            return
-        words = "The rest of this wave, its soak time and its errors are not waited for."
-        path, done = f"/api/rollouts/{rollout.id}/advance", f"{rollout.id}: the next wave begins."
-
-        def advance(yes: bool | None) -> None:
-            if yes:
-                self._do(path, {}, done)
-
-        self.app.push_screen(ConfirmDialog("begin the next wave now?", words), advance)
-
-    def action_abort(self) -> None:
-        """Abort the chosen rollout, after its id was typed."""
-        rollout = self._open()
-        if rollout is None:
-            return
-        words = (
-            f"{rollout.release} is recalled: every edge that took it returns to what it ran before, and it is never "
-            f"offered again. Type {rollout.id} and why, as in: {rollout.id} windows take too long"
-        )
-
-        def typed(answer: str | None) -> None:
-            name, _, reason = (answer or "").partition(" ")
-            if name != rollout.id or not reason.strip():
-                self._advise(f"Nothing was done: that was not {rollout.id} and a reason.")
-                return
-            said = f"{rollout.id} is aborted; edges return."
-            self._do(f"/api/rollouts/{rollout.id}/abort", {"reason": reason.strip()}, said)
-
-        self.app.push_screen(TextDialog(f"abort {rollout.id} and roll back", words), typed)
+    async def _rollout_page(self, name: str) -> str:
+        return rolling.page(msgspec.convert(await self._client.ask(_path(name)), Rollout), self._clock.wall_ns())
 
     def action_history(self) -> None:
         """Show what happened to the chosen rollout."""
@@ -235,84 +186,181 @@ class FleetScreen(Room):
         if rollout is None:
             self._advise("Choose a rollout first.")
         else:
-            self.run_worker(self._history(rollout.id), group="history", exclusive=True)
+            self._page(f"history of {rollout.id}", self._history(rollout.id))
 
-    async def _history(self, name: str) -> None:
+    async def _history(self, name: str) -> str:
+        rows = await self._client.ask(f"{_path(name)}/history")
+        return "\n".join(map(rolling.happened, rows)) or "Nothing yet."
+
+    def action_new(self) -> None:
+        """Ask what to roll out, and how."""
+        releases = () if self._snapshot is None else self._snapshot.releases
+        usable = [r.name for r in reversed(releases) if not r.recalled]
+        if not usable:
+            self._advise("There is no release to roll out; a training job publishes what passes its gates.", bad=True)
+        else:
+            self.propose(usable[0])
+
+    def propose(self, release: str) -> None:
+        """Ask how to roll a release out, say what that would do, and ask again."""
+        self.run_worker(self._ask_how(release), name="how", group="rollout")
+
+    async def _ask_how(self, release: str) -> None:
         try:
-            rows = await self._client.ask(f"/api/rollouts/{name}/history")
+            policy = msgspec.convert(await self._client.ask("/api/rollout-policy"), RolloutPolicy)
+        except (EmbridgeError, msgspec.ValidationError) as error:
+            self._advise(str(error), bad=True)
+            return
+        shares = ",".join(f"{100 * wave.share:g}" for wave in policy.waves)
+        words = "Nothing is done yet: what would happen is shown first."
+        fields = (
+            Field("release", "release", release, needed=True),
+            Field("waves", "per cent of the edges after each wave", shares, needed=True),
+            Field("soak", "how long each wave soaks, as in 10min", f"{policy.waves[-1].soak_s:g}", needed=True),
+            Field("cohort", "edges of this cohort only; empty for all"),
+            Field("edges", "these edges only, with spaces between; empty for all"),
+        )
+        asked = FormDialog("roll out", words, fields)
+        self.app.push_screen(asked, partial(self._asked_how, policy))
+
+    def _asked_how(self, policy: RolloutPolicy, said: dict[str, str] | None) -> None:
+        if said is None:
+            return
+        try:
+            how = _policy(policy, said["waves"], said["soak"])
         except EmbridgeError as error:
             self._advise(str(error), bad=True)
             return
-        lines = [_happened(row) for row in rows] or ["nothing yet"]
-        self.app.push_screen(ConfirmDialog(f"history of {name}", "\n".join(lines[-40:])))
+        wish = {"release": said["release"], "cohort": said["cohort"], "edges": said["edges"].split()}
+        body = {**wish, "policy": msgspec.to_builtins(how)}
+        self.run_worker(self._dry(body), name="dry", group="rollout")
+
+    async def _dry(self, body: dict[str, Any]) -> None:
+        try:
+            plan = msgspec.convert(await self._client.tell("/api/rollouts", {**body, "dry_run": True}), Rollout)
+        except (EmbridgeError, msgspec.ValidationError) as error:
+            self._advise(str(error), bad=True)
+            return
+        question = ConfirmDialog(f"roll {plan.release} out?", rolling.plan_words(plan))
+        self.app.push_screen(question, partial(self._start, body, plan.release))
+
+    def _start(self, body: dict[str, Any], release: str, yes: bool | None) -> None:
+        if yes:
+            self._do("/api/rollouts", body, f"{release} is on its way.")
+
+    def action_pause(self) -> None:
+        """Pause the chosen rollout, or let it go on."""
+        rollout = self._open()
+        if rollout is None:
+            return
+        if rollout.state is RolloutState.PAUSED:
+            self._do(f"{_path(rollout.id)}/resume", {}, f"{rollout.id} goes on.")
+        else:
+            words = "No more edges are asked; those that were asked go on."
+            fields = (Field("reason", "why? it goes into the history", needed=True),)
+            self._form(f"pause {rollout.id}", words, fields, f"{_path(rollout.id)}/pause", f"{rollout.id} is paused.")
+
+    def action_next(self) -> None:
+        """Approve the wave that waits, or begin the next one now."""
+        rollout = self._open()
+        if rollout is None:
+            return
+        waits = rollout.state is RolloutState.WAITING
+        verb = "approve" if waits else "advance"
+        words = f"{rolling.waves(rollout, self._clock.wall_ns())}\n\n" + (
+            "It waits for somebody to say that this is well." if waits else "The rest of this wave is not waited for."
+        )
+        done = f"{rollout.id}: the next wave begins."
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._do(f"{_path(rollout.id)}/{verb}", {}, done)
+
+        self.app.push_screen(ConfirmDialog(f"{verb} the next wave of {rollout.id}?", words), answered)
+
+    def action_abort(self) -> None:
+        """Abort the chosen rollout, once its id was typed."""
+        rollout = self._open()
+        if rollout is None:
+            return
+        words = (
+            f"{rollout.release} is recalled: every edge that took it returns to what it ran before, and it is never "
+            "offered again."
+        )
+        fields = (
+            Field("id", f"type {rollout.id}", exactly=rollout.id),
+            Field("reason", "why? edges and people read it", needed=True),
+        )
+        done = f"{rollout.id} is aborted; edges return."
+        self._form(f"abort {rollout.id} and roll back", words, fields, f"{_path(rollout.id)}/abort", done)
 
     def action_pin(self) -> None:
         """Pin the chosen edge to the release it runs, or let it follow again."""
-        edge = self._edge_chosen()
-        if edge is None:
+        shadow = self._edge_chosen()
+        if shadow is None:
             return
-        if self._wanted.get(edge.edge, {}).get("pinned"):
-            self._do(f"/api/fleet/{edge.edge}", {"pinned": ""}, f"{edge.edge} follows rollouts again.", method="PUT")
-        elif not edge.release:
-            self._advise(f"{edge.edge} runs no release that it could keep.", bad=True)
-        else:
-            done = f"{edge.edge} keeps {edge.release}."
-            path, body = f"/api/fleet/{edge.edge}", {"pinned": edge.release}
-            self._why(
-                f"why does {edge.edge} keep {edge.release}?", path, done, body=body, key="pinned_why", method="PUT"
-            )
+        if shadow.pinned:
+            self._do(_edge(shadow.edge), {"pinned": ""}, f"{shadow.edge} follows rollouts again.", method="PUT")
+            return
+        runs = "" if shadow.reported is None else shadow.reported.release
+        words = "It keeps this release whatever is rolled out, until i is pressed again."
+        fields = (
+            Field("pinned", "release", runs, needed=True),
+            Field("pinned_why", "why? whoever meets the pin later reads it", needed=True),
+        )
+        self._form(f"pin {shadow.edge}", words, fields, _edge(shadow.edge), f"{shadow.edge} is pinned.", method="PUT")
 
     def action_cohort(self) -> None:
         """Put the chosen edge into a cohort."""
-        edge = self._edge_chosen()
-        if edge is None:
-            return
-
-        def typed(name: str | None) -> None:
-            self._do(f"/api/fleet/{edge.edge}", {"cohort": name or ""}, f"{edge.edge}: cohort changed.", method="PUT")
-
-        self.app.push_screen(TextDialog(f"cohort of {edge.edge}", "Its name, or nothing for none."), typed)
+        shadow = self._edge_chosen()
+        if shadow is not None:
+            fields = (Field("cohort", "cohort; empty for none", shadow.cohort, placeholder="lab-2"),)
+            words, done = "A rollout can be limited to a cohort.", f"{shadow.edge}: cohort changed."
+            self._form(f"cohort of {shadow.edge}", words, fields, _edge(shadow.edge), done, method="PUT")
 
     def _open(self) -> Rollout | None:
         """The chosen rollout, if something can still be done about it."""
         rollout = self.chosen
         if rollout is None:
             self._advise("Choose a rollout first; n begins one.")
-        elif rollout.state not in _OPEN:
+        elif rollout.state in rolling.OVER:
             self._advise(f"{rollout.id} is over. n begins another one.")
             return None
         return rollout
 
-    def _edge_chosen(self) -> Edge | None:
+    def _edge_chosen(self) -> Shadow | None:
         key = self.query_one("#edges", Records).chosen
-        edges = () if self._snapshot is None else self._snapshot.edges
-        found = next((edge for edge in edges if edge.edge == key), None)
+        found = next((s for s in self._shadows or () if s.edge == key), None)
         if found is None:
             self._advise("Choose an edge first.")
         return found
 
-    def _why(
-        self,
-        title: str,
-        path: str,
-        done: str,
-        *,
-        body: dict[str, Any] | None = None,
-        key: str = "reason",
-        method: str = "POST",
+    def _form(
+        self, title: str, words: str, fields: tuple[Field, ...], path: str, done: str, *, method: str = "POST"
     ) -> None:
-        """Ask for a reason, then do it."""
+        """Ask, then do it with the answers that are no check of what was typed."""
+        checks = {field.name for field in fields if field.exactly}
 
-        def answered(reason: str | None) -> None:
-            if reason:
-                self._do(path, {**(body or {}), key: reason}, done, method=method)
-            else:
-                self._advise("Nothing was done: a reason is kept with it.")
+        def answered(said: dict[str, str] | None) -> None:
+            if said is not None:
+                body = {name: value for name, value in said.items() if name not in checks}
+                self._do(path, body, done, method=method)
 
-        self.app.push_screen(TextDialog(title), answered)
+        self.app.push_screen(FormDialog(title, words, fields), answered)
+
+    def _page(self, title: str, coming: Any) -> None:
+        self.run_worker(self._open_page(title, coming), name="page", group="page", exclusive=True)
+
+    async def _open_page(self, title: str, coming: Any) -> None:
+        try:
+            words = await coming
+        except (EmbridgeError, msgspec.ValidationError) as error:
+            self._advise(str(error), bad=True)
+            return
+        self.app.push_screen(PageDialog(title, words))
 
     def _do(self, path: str, body: dict[str, Any], done: str, *, method: str = "POST") -> None:
-        self.run_worker(self._tell(path, body, done, method), group="rollout")
+        self.run_worker(self._tell(path, body, done, method), name="deed", group="deeds")
 
     async def _tell(self, path: str, body: dict[str, Any], done: str, method: str) -> None:
         try:
@@ -331,54 +379,29 @@ class FleetScreen(Room):
         advice.set_class(bad, "-bad")
 
 
-def waves(rollout: Rollout) -> str:
-    """A rollout's waves in lines, with bars, and what stands against it."""
-    lines = []
-    for number, wave in enumerate(rollout.tally):
-        here = "▶" if number == rollout.wave and rollout.state in _OPEN else " "
-        done = wave.committed / wave.edges if wave.edges else 0.0
-        more = [f"{wave.errors} errors"] if wave.errors else []
-        more += [f"{wave.offline} away"] if wave.offline else []
-        more += [f"{wave.waits} wait for a session"] if wave.waits else []
-        counts = f"{wave.committed:>5}/{wave.edges:<5}"
-        lines.append(
-            f"{here} {wave.name:<8}{counts} {text.bar(done, _BAR)} {100 * done:3.0f} %  {', '.join(more)}".rstrip()
-        )
-    by = f"  by {rollout.started_by}" if rollout.started_by else ""
-    lines.append(text.plain(f"{rollout.id} {rollout.release}: {STATES[rollout.state]}{by}"))
-    if rollout.reason:
-        lines.append(text.plain(rollout.reason))
-    return "\n".join(lines)
+def _path(rollout: str) -> str:
+    return f"/api/rollouts/{quote(rollout, safe='')}"
 
 
-def _rollout(rollout: Rollout) -> Row:
-    shares = " ".join(f"{w.committed}/{w.edges}{'✕' + str(w.errors) if w.errors else ''}" for w in rollout.tally)
-    return rollout.id, (rollout.id, text.plain(rollout.release), STATES[rollout.state], shares)
+def _edge(name: str) -> str:
+    return f"/api/fleet/{quote(name, safe='')}"
 
 
-def _edge(edge: Edge, wanted: dict[str, Any]) -> Row:
-    pinned = wanted.get("pinned", "")
-    asked = f"⚑ {pinned}" if pinned else wanted.get("release", "")
-    cells = (
-        text.plain(edge.edge),
-        "● on" if edge.online else "○ away",
-        text.plain(edge.release) or "none",
-        text.plain(asked) or "-",
-        _update(edge.update),
-        text.count(edge.spooled),
-    )
-    return edge.edge, cells
+def _policy(policy: RolloutPolicy, shares: str, soak: str) -> RolloutPolicy:
+    """The cloud's policy with other waves, where other ones are asked for.
 
+    Raises:
+        OperatorError: They are no waves.
+        ConfigError: They do not grow to 100 per cent.
+    """
+    from embridge_cloud.rollouts.policy import waves
 
-def _update(state: UpdateState | None) -> str:
-    if state is None:
-        return "unknown"
-    mark = "✕ " if state.phase in _BAD else "▶ " if state.phase not in (UpdatePhase.IDLE, UpdatePhase.COMMITTED) else ""
-    return f"{mark}{text.plain(str(state))}"
-
-
-def _happened(row: dict[str, Any]) -> str:
-    detail = row.get("detail") or {}
-    more = ", ".join(f"{k} {v}" for k, v in detail.items()) if isinstance(detail, dict) else str(detail)
-    when = str(row.get("at") or row.get("wall") or row.get("wall_ns") or "")[:19]
-    return text.plain(f"{when}  {row.get('actor', '')}  {row.get('action', '')}  {more}".rstrip())
+    try:
+        parts = [float(part.strip().removesuffix("%")) / 100 for part in shares.split(",")]
+    except ValueError:
+        raise OperatorError(f"{shares!r} are no waves.", hint='Give per cent, as in "5,25,100".') from None
+    soak_s = seconds(soak)
+    if parts == [w.share for w in policy.waves]:
+        kept = tuple(msgspec.structs.replace(wave, soak_s=soak_s) for wave in policy.waves)
+        return msgspec.structs.replace(policy, waves=kept)
+    return msgspec.structs.replace(policy, waves=waves(parts, soak_s=soak_s))
