@@ -241,7 +241,7 @@ class LiveScreen(Room):
             if gesture is not None:
                 self.run_worker(self._label(living, gesture, t_ns), name="label", group="label")
 
-        asked = "what was it? the last movement, as it was when l was pressed"
+        asked = "what was the last movement, when l was pressed?"
         self.app.push_screen(PickDialog(asked, (*self._scene.likelihoods.labels, REST_LABEL)), chosen)
 
     async def _label(self, living: Living, gesture: str, t_ns: int) -> None:
