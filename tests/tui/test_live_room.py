@@ -49,6 +49,8 @@ T_NS = 1_790_000_000_000_000_000
 class OneRoom(App[None]):
     CSS_PATH = str(Path(__file__).parents[2] / "tui" / "embridge_tui" / "theme.tcss")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (116, "-wide"), (150, "-broad")]  # noqa: RUF012
+    BINDINGS = [("3", "elsewhere", "Elsewhere")]  # noqa: RUF012
+    left = False
 
     def __init__(self, make, missing: str = "", glyphs: Glyphs = Glyphs.BRAILLE) -> None:
         super().__init__()
@@ -56,6 +58,9 @@ class OneRoom(App[None]):
 
     def on_mount(self) -> None:
         self.push_screen(self.room)
+
+    def action_elsewhere(self) -> None:
+        self.left = True
 
 
 class Scripted:
@@ -198,6 +203,7 @@ async def test_a_label_is_about_the_moment_the_key_was_pressed():
         await pilot.press("3")
         await pilot.pause(0.13)
         assert living.labels == [("point", T_NS)]
+        assert not pilot.app.left, "a digit answers, and opens no room"
         assert "Right: labelled point" in advice(pilot.app)
         await pilot.press("l", "escape")
         assert len(living.labels) == 1

@@ -54,6 +54,8 @@ class PickDialog(ModalScreen[str | None]):
         if event.character is None:
             return
         if event.character in "123456789":
+            # Digits open rooms elsewhere, and this one is answered before bindings are asked.
+            event.stop().prevent_default()
             at = int(event.character) - 1
             if at < len(self._words):
                 self.dismiss(self._words[at])
