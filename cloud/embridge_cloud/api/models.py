@@ -79,6 +79,10 @@ class Session(Row):
     """"training", "calibration" or "evaluation"."""
     protocol: str
     """Name and version."""
+    split: str
+    """Part of an evaluation it belongs to, as in "held_out_participant"; empty where that is undecided."""
+    donning: int
+    """Which time the band was put on, from 1; 0 where nobody counted."""
     source: str
     """Where its samples come from."""
     release: str

@@ -26,7 +26,9 @@ Cursor = Annotated[
 ]
 
 _SESSIONS = """
-SELECT *, epoch_ns(started_at) AS started_ns FROM v_sessions
+SELECT v_sessions.*, epoch_ns(started_at) AS started_ns, coalesce(description->>'split', '') AS split,
+       coalesce((description->>'$.placement.donning')::INTEGER, 0) AS donning
+FROM v_sessions JOIN (SELECT session, description FROM sessions) USING (session)
 WHERE coalesce(state = $1, true) AND coalesce(edge = $2, true) AND coalesce(participant = $3, true)
   AND ($4 IS NULL OR epoch_ns(started_at) < $4 OR (epoch_ns(started_at) = $4 AND session::VARCHAR > $5))
 ORDER BY started_at DESC, session::VARCHAR LIMIT $6
@@ -84,6 +86,8 @@ def _add_sessions(app: FastAPI, context: CloudContext) -> None:
             row["awaited"] = held.awaited(stored.totals[row["stream"]] if stored.totals else None)
         return {
             **rows[0],
+            "split": stored.session.split,
+            "donning": stored.session.placement.donning,
             "totals": stored.totals,
             "streams": streams,
             "cues": read.records("SELECT * EXCLUDE (session) FROM cues WHERE session = ? ORDER BY seq", [session]),
