@@ -1,7 +1,8 @@
 """A child of a job that learns nothing: it does, attempt by attempt, what `script.json` beside its job says.
 
 Each attempt is a list of words: "step N" goes on to step N of 10 from the last checkpoint, "die" is killed, "fail" ends
-with an error, "sleep" says so and stays until it is ended, "stay" stays, "grow" takes memory, "accept" and "refuse" leave a candidate.
+with an error, "sleep" says so and stays until it is ended, "stay" stays, "grow" takes memory,
+"accept" and "refuse" leave a candidate.
 """
 
 from __future__ import annotations
