@@ -49,7 +49,7 @@ def people(count: int, seed: int = 0, confidence: float = 0.9) -> People:
 def test_an_interval_over_few_people_covers_what_it_says(count: int) -> None:
     rng = np.random.default_rng(0)
     below = [people(count, seed).mean(rng.normal(size=count)).low < 0 for seed in range(150)]
-    assert 0.82 < np.mean(below) < 0.98  # 0.9 is claimed; plain percentiles of 4 people reach 0.78
+    assert 0.82 < np.mean(below) < 0.98  # 0.9 is claimed; plain percentiles of 4 people reach 0.83
 
 
 def test_the_same_seed_draws_the_same_people() -> None:
