@@ -51,6 +51,7 @@ from embridge_shared.wire.messages import EdgeState
 
 logger = logging.getLogger(__name__)
 
+_VERSION = version("embridge")
 _SYNC_EVERY_S = 5.0
 _POLL_S = 0.2
 _NEARLY_FULL = 0.9
@@ -444,7 +445,7 @@ class Agent:
         return EdgeState(
             edge=self._edge.name,
             online=True,
-            agent=version("embridge"),
+            agent=_VERSION,
             release=current.name if current else "",
             digest=current.digest if current else "",
             recording=self._recorder.session.id if self._recorder else None,

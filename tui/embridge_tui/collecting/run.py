@@ -64,7 +64,7 @@ class RunView(Vertical):
         self._glyphs = glyphs
         self._log: deque[str] = deque(maxlen=_LOG)
         self._drawn = ""
-        self._clock_s = 0.0
+        self._said: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
         """The signal beside the prompt; what was last below."""
@@ -88,7 +88,7 @@ class RunView(Vertical):
         self._log.clear()
         self._drawn = ""
         for part in ("what", "hint", "bar", "dots", "who", "alive", "live", "log", "last"):
-            self.query_one(f"#{part}", Static).update("")
+            self._say(part, "")
         self.query_one(BigWord).say("CONNECT")
         self.query_one(Scope).focus()
 
@@ -109,30 +109,35 @@ class RunView(Vertical):
         self._prompt(leader, at)
         self._alive(leader, vitals)
         live = "  ".join(leader.live[:2]) or at.why
-        self.query_one("#live", Static).update(text.plain(live))
+        self._say("live", text.plain(live))
         self.query_one("#live", Static).set_class(bool(leader.live) or at.state is State.LOST, "-bad")
         log = self.query_one("#log", Static)
-        log.update("\n".join(list(self._log)[-max(1, log.size.height) :]))
-        self.query_one("#last", Static).update(_last(leader, at))
+        self._say("log", "\n".join(list(self._log)[-max(1, log.size.height) :]))
+        self._say("last", _last(leader, at))
+
+    def _say(self, part: str, words: str) -> None:
+        """Show words; every part has its place, so nothing is laid out anew."""
+        if self._said.get(part) != words:
+            self._said[part] = words
+            self.query_one(f"#{part}", Static).update(words, layout=False)
 
     def _prompt(self, leader: Leader, at: Conductor) -> None:
         trial = at.trial
-        what = self.query_one("#what", Static)
         if trial is None:
-            what.update("everything was asked for")
+            self._say("what", "everything was asked for")
             for part in ("hint", "bar", "dots"):
-                self.query_one(f"#{part}", Static).update("")
+                self._say(part, "")
             return
         following = f"   then {title_of(at.following)}" if at.following is not None else ""
-        what.update(text.plain(f"{title_of(trial).upper()}{following}"))
-        self.query_one("#hint", Static).update(text.plain(hint_of(trial, leader.setup.protocol)))
+        self._say("what", text.plain(f"{title_of(trial).upper()}{following}"))
+        self._say("hint", text.plain(hint_of(trial, leader.setup.protocol)))
         width = max(8, self.query_one("#bar", Static).size.width - 14)
         left = at.remaining_s(leader.now_s)
         share = 1.0 - left / at.length_s if at.length_s else 0.0
         full = round(share * width)
         times = f"  {at.length_s - left:.1f} / {at.length_s:.1f} s" if at.length_s else ""
-        self.query_one("#bar", Static).update("━" * full + "╌" * (width - full) + times)
-        self.query_one("#dots", Static).update(_dots(at))
+        self._say("bar", "━" * full + "╌" * (width - full) + times)
+        self._say("dots", _dots(at))
         hand = self.query_one(HandView)
         shape = vocabulary().get(trial.gesture) if trial.kind is Kind.GESTURE else None
         if trial.gesture != self._drawn:
@@ -146,14 +151,14 @@ class RunView(Vertical):
         side = "R" if setup.placement.side is Side.RIGHT else "L"
         who = f"{setup.participant}  {side}  placement {setup.donning}/{setup.protocol.placements}"
         clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-        self.query_one("#who", Static).update(text.plain(f"{who}  {clock}"))
+        self._say("who", text.plain(f"{who}  {clock}"))
         age = vitals.age_s
         packet = "no packet yet" if age is None else f"packet {age * 1e3:.0f} ms" if age < 1 else f"packet {age:.1f} s"
         link = "●" if vitals.link is LinkState.ONLINE else "○"
         disk = "" if vitals.disk is DiskLevel.OK else f"  DISK {vitals.disk.value.upper()}"
         words = f"stored {text.size(vitals.stored_bytes)}  {packet}  queue {vitals.waiting} {link}{disk}"
         alive = self.query_one("#alive", Static)
-        alive.update(words)
+        self._say("alive", words)
         full = vitals.disk is DiskLevel.FULL
         alive.set_class((age is not None and age > _STALE_S) or vitals.disk is DiskLevel.LOW, "-stale")
         alive.set_class((age is not None and age > _LOST_S) or full, "-bad")

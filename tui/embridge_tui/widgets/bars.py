@@ -59,7 +59,7 @@ class TopBar(Horizontal):
     def show(self, view: View, now_ns: int, vitals: Vitals | None = None) -> None:
         """Say what is alive: the band, what is stored and queued, the links, the release."""
         parts = [*_edge(vitals), _cloud(view, now_ns)]
-        self.query_one("#vitals", Static).update(Content(" · ").join(part for part in parts if part))
+        self.query_one("#vitals", Static).update(Content(" · ").join(part for part in parts if part), layout=False)
 
 
 def _edge(vitals: Vitals | None) -> list[Content]:
@@ -101,10 +101,13 @@ class Banner(Static):
 
     def __init__(self) -> None:
         super().__init__("", id="banner", markup=False)
+        self._told = ""
         self.display = False
 
     def show(self, trouble: str) -> None:
         """Say what is wrong, if anything is."""
         self.display = bool(trouble)
         self.set_class(trouble.startswith("✕"), "-bad")
-        self.update(trouble)
+        if trouble != self._told:
+            self._told = trouble
+            self.update(trouble)
