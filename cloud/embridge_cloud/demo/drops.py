@@ -35,6 +35,8 @@ _JUDGES = (4, 3, 3)
 _TURN_DEG = (0.0, 0.0, 11.0)
 """How the bands of a drop sit on average: those of the last were put on by somebody else."""
 _MIXED = 3
+_LIVE = 2
+"""Repetitions of each gesture that are decoded live; what a release is worth is judged on the longer recordings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def synthetic_drops(*, seed: int = 0) -> Arrivals:
         live = [
             [
                 performed(seed, w, Purpose.CALIBRATION, SYNTHETIC_SEEN, 2, at),
-                _again(performed(seed, w, Purpose.EVALUATION, every, 4, at)),
+                _again(performed(seed, w, Purpose.EVALUATION, every, _LIVE, at)),
             ]
             for w, at in held
         ]
