@@ -163,14 +163,19 @@ async def test_training_says_why_it_is_refused(cloud):
 async def test_the_schedule_is_shown_and_only_what_changed_is_sent(cloud):
     cloud.answers["/api/schedule"] = {
         "schedule": {"enabled": False, "sessions": 8, "timetable": "", "rollout": False},
-        "waiting": {"sessions": 3, "participants": 1}, "why": "8 sessions are needed", "failed": "", "next_ns": 0,
+        "waiting": {"sessions": 3, "participants": 1, "minutes": 9.4}, "why": "8 sessions are needed", "failed": "",
+        "next_ns": 0,
     }  # fmt: skip
     app = over(cloud, "models")
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(pilot)
         await pilot.press("h")
         await settle(pilot, lambda: isinstance(app.screen, FormDialog))
-        assert "sessions 3, participants 1" in words(app, ".dialog Static")
+        assert "3 sessions, 1 participants, 9 minutes" in words(app, ".dialog Static")
+        await pilot.press("ctrl+a", "ctrl+k")
+        await typed(pilot, "perhaps")
+        await pilot.press("ctrl+s")
+        assert "type yes or no" in words(app, "#wrong")
         await pilot.press("ctrl+a", "ctrl+k")
         await typed(pilot, "yes")
         await pilot.press("ctrl+s")

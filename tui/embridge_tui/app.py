@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from textual.app import App, SystemCommand
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Static
 
 from embridge_shared.clock import Clock, SystemClock
 from embridge_shared.errors import EmbridgeError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 PERIOD_S: Final = 2.0
 _VITALS_S: Final = 0.5
 _AGAIN_S: Final = 2.0
+_LEAST_S: Final = 0.5
 _OFFERED: Final = 40
 NO_EDGE: Final = (
     "This interface has no edge: it was started with --no-edge, or without the extra. "
@@ -48,11 +50,27 @@ def _room(number: int) -> Binding:
     return Binding(str(number), action, room.title, id=f"go.{room.name}", tooltip=about, show=False)
 
 
+class Ground(NamedTuple):
+    """What the rooms stand on.
+
+    Attributes:
+        client: Asks the cloud.
+        part: The edge in this process; None where there is none.
+        missing: Why there is none, and how to get one.
+        logbook: What is logged; None for no drawer.
+    """
+
+    client: CloudClient
+    part: EdgePart | None = None
+    missing: str = NO_EDGE
+    logbook: Logbook | None = None
+
+
 class EmbridgeApp(App[None]):
     """What field people live in.
 
     Args:
-        client: Asks the cloud.
+        client: Asks the cloud; None where `prepare` brings it.
         part: The edge in this process; None where there is none.
         missing: Why there is none, and how to get one.
         settings: Theme, glyphs, keys.
@@ -60,6 +78,11 @@ class EmbridgeApp(App[None]):
         clock: Tells how old what is shown is.
         period_s: Time between two readings of the cloud; what happens there is told meanwhile.
         room: To begin in; Collect where there is an edge, Sessions where not, by default.
+        prepare: Brings what the rooms stand on, after the first paint.
+        starting: What is shown meanwhile.
+
+    Attributes:
+        failure: Why it could not be brought; the interface ends with it.
     """
 
     TITLE = "EMBridge"
@@ -77,7 +100,7 @@ class EmbridgeApp(App[None]):
 
     def __init__(
         self,
-        client: CloudClient,
+        client: CloudClient | None = None,
         part: EdgePart | None = None,
         *,
         missing: str = NO_EDGE,
@@ -86,37 +109,68 @@ class EmbridgeApp(App[None]):
         clock: Clock | None = None,
         period_s: float = PERIOD_S,
         room: str = "",
+        prepare: Callable[[], Awaitable[Ground]] | None = None,
+        starting: str = "starting …",
     ) -> None:
         super().__init__()
-        self.client = client
-        self.part = part
-        self.missing = missing
         self.tui = settings or TuiSettings()
-        self._logbook = logbook
+        self.failure: EmbridgeError | None = None
+        self._prepare, self._starting, self._room = prepare, starting, room
         self._clock = clock or SystemClock()
         self._period_s = period_s
-        self._first = room or ("collect" if part is not None else "sessions")
         self._asked = asyncio.Event()
+        self._told = False
         self._rooms: dict[str, Room] = {}
         self._station: asyncio.Task[None] | None = None
-        self.view = View(client.address)
+        self.client: CloudClient
+        self.part: EdgePart | None = None
+        self._logbook: Logbook | None = None
+        self.view = View("")
+        if client is not None:
+            self._stand(Ground(client, part, missing, logbook))
+
+    def _stand(self, ground: Ground) -> None:
+        self.client, self.part, self.missing, self._logbook = ground
+        self.view = View(self.client.address)
 
     @property
     def glyphs(self) -> Glyphs:
         """What scope and hand are drawn with."""
         return Glyphs(self.tui.glyphs)
 
+    def compose(self) -> ComposeResult:
+        """What is shown until the first room opens."""
+        if self._prepare is not None:
+            yield Static(f"EMBridge\n\n{self._starting}", id="starting", markup=False)
+
     def on_mount(self) -> None:
-        """Open the first room, start the edge, follow the cloud."""
+        """Open the first room, or show that it is on its way."""
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self.tui.theme if self.tui.theme in self.available_themes else DEFAULT
         self.set_keymap(self.tui.keymap)
+        if self._prepare is None:
+            self._begin()
+        else:
+            self.call_after_refresh(self.run_worker, self._bring(self._prepare), name="prepare", group="prepare")
+
+    async def _bring(self, prepare: Callable[[], Awaitable[Ground]]) -> None:
+        """Begin once there is something to stand on."""
+        try:
+            self._stand(await prepare())
+        except EmbridgeError as error:
+            self.failure = error
+            self.exit()
+            return
+        self._begin()
+
+    def _begin(self) -> None:
+        """Open the first room, start the edge, follow the cloud."""
         for name in (*(room.name for room in ROOMS), GESTURES.name):
             self.add_mode(name, partial(self._furnished, name))
         if self.part is not None:
             self._station = asyncio.create_task(self.part.run(), name="station")
-        self.switch_mode(self._first)
+        self.switch_mode(self._room or ("collect" if self.part is not None else "sessions"))
         self.run_worker(self._follow(), name="follow", group="follow", exclusive=True)
         self.run_worker(self._listen(), name="events", group="events", exclusive=True)
         self.set_interval(_VITALS_S, self.display_frame)
@@ -154,8 +208,15 @@ class EmbridgeApp(App[None]):
         while True:
             with contextlib.suppress(EmbridgeError):
                 async for _ in self.client.events():
-                    self._asked.set()
+                    # A training tells of every step: what happens within a moment is one reading.
+                    if not self._told:
+                        self._told = True
+                        self.set_timer(_LEAST_S, self._ask_now)
             await asyncio.sleep(_AGAIN_S)
+
+    def _ask_now(self) -> None:
+        self._told = False
+        self._asked.set()
 
     def vitals(self) -> Vitals | None:
         """What the edge in this process is doing."""
@@ -244,7 +305,8 @@ class EmbridgeApp(App[None]):
         busy = [words for room in self._rooms.values() if (words := room.busy)]
         if self.part is not None and self.part.busy:
             busy.insert(0, self.part.busy)
-        self.push_screen(QuitDialog(list(dict.fromkeys(busy))), lambda leave: self.exit() if leave else None)
+        dialog = QuitDialog(list(dict.fromkeys(busy)), edge=self.part is not None)
+        self.push_screen(dialog, lambda leave: self.exit() if leave else None)
 
     # the palette
 

@@ -36,6 +36,7 @@ class Field:
         placeholder: An example.
         needed: It must not stay empty.
         exactly: It must be this, letter by letter; empty for anything.
+        choices: It must be one of these; empty for anything.
     """
 
     name: str
@@ -44,6 +45,17 @@ class Field:
     placeholder: str = ""
     needed: bool = False
     exactly: str = ""
+    choices: tuple[str, ...] = ()
+
+    def wrong(self, given: str) -> str:
+        """What is wrong with an answer; empty if nothing is."""
+        if self.exactly and given != self.exactly:
+            return f"type {self.exactly}"
+        if self.needed and not given:
+            return f"{self.title}: it is kept with what is done, so it must not be empty"
+        if self.choices and given not in self.choices:
+            return f"{self.title}: type {' or '.join(self.choices)}"
+        return ""
 
 
 class FormDialog(ModalScreen[dict[str, str] | None]):
@@ -97,10 +109,7 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
         """Answer, unless something lacks."""
         answers = {f.name: self.query_one(f"#ask-{f.name}", Input).value.strip() for f in self._fields}
         for field in self._fields:
-            given = answers[field.name]
-            wrong = f"type {field.exactly}" if field.exactly and given != field.exactly else ""
-            if field.needed and not given:
-                wrong = f"{field.title}: it is kept with what is done, so it must not be empty"
+            wrong = field.wrong(answers[field.name])
             if wrong:
                 self.query_one("#wrong", Static).update(f"✕ {text.plain(wrong)}")
                 self.query_one(f"#ask-{field.name}", Input).focus()

@@ -105,7 +105,7 @@ class FleetScreen(Room):
         found = self._snapshot = view.snapshot
         rollouts = self.query_one("#rollouts", Records)
         rollouts.fill([rolling.rollout_row(r) for r in reversed(found.rollouts)])
-        rollouts.border_title = f"rollouts: {len(found.rollouts)}" if found.rollouts else _NO_ROLLOUT
+        rollouts.border_title = f"rollouts: {len(found.rollouts)}" if found.rollouts else "rollouts: none yet"
         self._show_waves()
         self._show_edges()
         if view.error is None and view.read_ns != self._read_ns:
@@ -160,7 +160,7 @@ class FleetScreen(Room):
 
     def _show_waves(self) -> None:
         rollout = self.chosen
-        words = "" if rollout is None else rolling.waves(rollout, self._clock.wall_ns())
+        words = _NO_ROLLOUT if rollout is None else rolling.waves(rollout, self._clock.wall_ns())
         self.query_one("#waves", Static).update(words)
 
     # what an operator does

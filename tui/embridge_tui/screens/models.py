@@ -42,6 +42,7 @@ JOBS: Final = (
     Column("data", 8, right=True),
 )
 _DETAILED: Final = 20
+_YES_NO: Final = ("yes", "no")
 _BAR: Final = 8
 _MARKS: Final = {
     "queued": "○ queued",
@@ -143,9 +144,11 @@ class ModelsScreen(Room):
         releases, jobs = self.query_one("#releases", Records), self.query_one("#jobs", Records)
         champion = self._champion()
         releases.fill([self._row(release, champion) for release in self._releases])
-        releases.border_title = f"releases: {len(self._releases)}" if self._releases else _NO_RELEASE
+        releases.border_title = f"releases: {len(self._releases)}" if self._releases else "releases: none yet"
         jobs.fill([job_row(job) for job in self._jobs])
-        jobs.border_title = f"training: {sum(j.open for j in self._jobs)} under way" if self._jobs else _NO_JOB
+        jobs.border_title = (
+            f"training: {sum(j.open for j in self._jobs)} under way" if self._jobs else "training: none yet"
+        )
         self._tell_chosen()
 
     def _champion(self) -> str:
@@ -192,7 +195,9 @@ class ModelsScreen(Room):
             name = self.query_one("#releases", Records).chosen
             found = None if name is None else self._details.get(name)
             box.border_title = name or "chosen"
-            words = release_words(found) if found is not None else ("Reading …" if name else "")
+            words = (
+                release_words(found) if found is not None else ("Reading …" if name else f"{_NO_RELEASE}\n{_NO_JOB}")
+            )
         line.update("\n".join(map(text.plain, words.splitlines())))
 
     def _job(self) -> Job | None:
@@ -389,15 +394,17 @@ class ModelsScreen(Room):
             self._advise(str(error), bad=True)
             return
         plan, waiting = found["schedule"], found["waiting"]
-        new = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in waiting.items() if isinstance(v, int | float))
-        words = f"{'It is on' if plan['enabled'] else 'It is off'}: {found['why']}.\nWaiting: {new or 'nothing'}."
+        words = (
+            f"{found['why']}.\nNew since the last training: {waiting['sessions']} sessions, "
+            f"{waiting['participants']} participants, {waiting['minutes']:.0f} minutes of EMG with hand pose."
+        )
         if found["failed"]:
             words += f"\n✕ It could not begin: {found['failed']}"
         fields = (
-            Field("enabled", "on? yes or no", "yes" if plan["enabled"] else "no"),
+            Field("enabled", "on? yes or no", "yes" if plan["enabled"] else "no", choices=_YES_NO),
             Field("sessions", "begin with so many new sessions; 0 for never", str(plan["sessions"])),
             Field("timetable", 'and at these times, cron, as in "0 2 * * *"', plan["timetable"]),
-            Field("rollout", "roll out what the gates accept? yes or no", "yes" if plan["rollout"] else "no"),
+            Field("rollout", "roll out what the gates accept?", "yes" if plan["rollout"] else "no", choices=_YES_NO),
         )
 
         def answered(said: dict[str, str] | None) -> None:
@@ -407,10 +414,10 @@ class ModelsScreen(Room):
                 self._advise(f"{said['sessions']!r} is no number of sessions. Nothing was changed.", bad=True)
                 return
             change = {
-                "enabled": _yes(said["enabled"]),
+                "enabled": said["enabled"] == "yes",
                 "sessions": int(said["sessions"]),
                 "timetable": said["timetable"],
-                "rollout": _yes(said["rollout"]),
+                "rollout": said["rollout"] == "yes",
             }
             changed = {key: value for key, value in change.items() if value != plan[key]}
             if changed:
@@ -460,10 +467,6 @@ def _release(name: str) -> str:
 
 def _of_job(name: str) -> str:
     return f"/api/jobs/{quote(name, safe='')}"
-
-
-def _yes(word: str) -> bool:
-    return word.lower() in ("yes", "y", "on", "true", "1")
 
 
 def _typed(row: Any, kind: type[T], what: str) -> T:
