@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +32,7 @@ from embridge_shared.gesture_spec import check_label
 from embridge_shared.gestures import REST_LABEL
 from embridge_shared.session import Event, Marker, Purpose, Repetition, RepetitionStatus, WearingChanged
 from embridge_shared.settings import EdgeSettings
-from embridge_shared.signal import StreamSpec
+from embridge_shared.signal import Modality, StreamSpec
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +117,10 @@ class LiveSitting:
         self._settings = settings
         self._clock = clock
         self._taps = tuple(taps)
-        _, take = _Ending.on_band(open_take(self.plan, base, clock, adapter=settings.adapter))
-        # What a recording or a simulated wearer says of itself is no word of who watches.
-        self._take: Take = replace(take, annotations=())
+        take = open_take(self.plan, base, clock, adapter=settings.adapter)
+        bands = tuple(_Ending(source) for source in take.sources if source.spec.modality is Modality.EMG)
+        # What a recording or a simulated wearer says of itself, and its pose, is no word of who watches.
+        self._take = Take(take.name, bands, ())
         self._recorder: Recorder | None = None
         self._seats = {Which.A: Seat(Which.A, self._radio_s)}
         self._rival: Rival | None = None

@@ -316,7 +316,7 @@ def install(bundle: Path, state_dir: Path) -> None:
 @pytest.mark.learning
 async def test_what_a_wearer_does_is_decoded_labelled_and_kept(edge, tmp_path):
     agent, settings = edge
-    source = SyntheticSource(wearer=WEARER, performance=1, gestures=GESTURES, repetitions=3, pose=False, speed=4.0)
+    source = SyntheticSource(wearer=WEARER, performance=1, gestures=GESTURES, repetitions=3, speed=4.0)
     make = maker(agent, settings, source, SystemClock(), tmp_path)
     async with OneRoom(make).run_test(size=(120, 40)) as pilot:
         await begun(pilot, "w1")
