@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,29 +52,56 @@ def tui(
             "`embridge tui` needs a terminal.",
             hint="Give --serve for a browser; `embridge session list` and the like do without.",
         )
-    if demo:
-        from embridge_tui.demonstration import demonstration
-
-        with demonstration(folder) as settings:
-            _run(settings, None, band=band, room=room, edge=True)
-        return
     from embridge_shared.settings import load
 
-    _run(load(), url, band=band, room=room, edge=edge)
+    with contextlib.ExitStack() as stack:
+        _run(load(), url, stack if demo else None, band=band, room=room, edge=edge, folder=folder)
 
 
-def _run(settings: Settings, url: str | None, *, band: str, room: str, edge: bool) -> None:
-    from embridge_shared.cloud_client import connect
-    from embridge_tui.app import NO_EDGE, EmbridgeApp
-    from embridge_tui.client import HttpClient
-    from embridge_tui.logbook import open_logbook
+def _run(
+    settings: Settings,
+    url: str | None,
+    demo: contextlib.ExitStack | None,
+    *,
+    band: str,
+    room: str,
+    edge: bool,
+    folder: Path | None,
+) -> None:
+    from embridge_tui.app import EmbridgeApp, Ground
 
-    if band:
-        settings = settings.model_copy(update={"tui": settings.tui.model_copy(update={"band": band})})
-    book = open_logbook(settings, settings.edge.state_dir)
-    part, missing = _part(settings) if edge else (None, "")
-    client = HttpClient(connect(url, settings=settings))
-    EmbridgeApp(client, part, missing=missing or NO_EDGE, settings=settings.tui, logbook=book, room=room).run()
+    def ready() -> Settings:
+        """Import what is slow to import, and start the demonstration; in a thread."""
+        found = settings
+        if demo is not None:
+            from embridge_tui.demonstration import demonstration
+
+            found = demo.enter_context(demonstration(folder))
+        if band:
+            found = found.model_copy(update={"tui": found.tui.model_copy(update={"band": band})})
+        if edge or demo is not None:
+            with contextlib.suppress(ImportError):
+                import embridge_tui.part
+                import embridge_tui.screens.collect  # noqa: F401
+        return found
+
+    async def prepare() -> Ground:
+        from embridge_shared.cloud_client import connect
+        from embridge_tui.app import NO_EDGE
+        from embridge_tui.client import HttpClient
+        from embridge_tui.logbook import open_logbook
+
+        found = await asyncio.to_thread(ready)
+        book = open_logbook(found, found.edge.state_dir)
+        part, missing = _part(found) if edge or demo is not None else (None, "")
+        client = HttpClient(connect(None if demo is not None else url, settings=found))
+        return Ground(client, part, missing or NO_EDGE, book)
+
+    words = "starting a broker, a cloud and a virtual band …" if demo is not None else "starting …"
+    app = EmbridgeApp(settings=settings.tui, room=room, prepare=prepare, starting=words)
+    app.run()
+    if app.failure is not None:
+        raise app.failure
 
 
 def _part(settings: Settings) -> tuple[EdgePart | None, str]:

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import typer
-
 from embridge_shared.errors import OperatorError, Reason
 from embridge_shared.settings import Settings, load
 
@@ -38,7 +36,6 @@ def demonstration(folder: Path | None = None) -> Iterator[Settings]:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="embridge-tui-")))
         folder.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"starting a broker and a cloud in {folder} …", err=True)
         ready = folder / "ready.json"
         ready.unlink(missing_ok=True)
         cloud = stack.enter_context(_process(folder, ready))

@@ -23,6 +23,7 @@ class QuitDialog(ModalScreen[bool]):
 
     Args:
         busy: What leaving interrupts.
+        edge: An edge lives in this process.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -30,13 +31,18 @@ class QuitDialog(ModalScreen[bool]):
         Binding("n,escape,q", "answer(False)", "Stay", id="quit.stay", tooltip="Go on."),
     ]
 
-    def __init__(self, busy: Sequence[str] = ()) -> None:
+    def __init__(self, busy: Sequence[str] = (), *, edge: bool = False) -> None:
         super().__init__()
         self._busy = tuple(busy)
+        self._edge = edge
 
     def compose(self) -> ComposeResult:
         """The question and its keys."""
         words = "Cloud and edges go on without this interface:\nnothing is stopped, nothing is lost."
+        if self._edge:
+            words = (
+                "The edge of this machine ends with it. Nothing is lost:\nwhat waits is sent next time."
+            )
         if self._busy:
             what = "\n".join(f"▲ {text.plain(each)}" for each in self._busy)
             stays = "What is recorded so far stays; an interrupted session goes on\nat the same repetition next time."
