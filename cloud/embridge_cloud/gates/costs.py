@@ -50,7 +50,9 @@ def costs(
         own, other = (float(np.percentile(t, share)) for t in (took[0], took[-1]))
         limit = max(allowed.hop * hop_ms, 0.0 if champion is None else allowed.latency * other)
         beside = None if champion is None else other
-        checks.append(at_most(f"latency.{name}", f"processor time of a window, {name}", own, beside, limit, unit=" ms", places=3))
+        checks.append(
+            at_most(f"latency.{name}", f"processor time of a window, {name}", own, beside, limit, unit=" ms", places=3)
+        )
     sizes = [c.bundle.size / _MIB for c in contenders]
     checks.append(
         _cost("size", "size of the bundle", sizes, allowed.size, allowed.free_bytes / _MIB),
