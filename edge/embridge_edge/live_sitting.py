@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +16,9 @@ from embridge_edge.decode.decision import Decided
 from embridge_edge.digest import Digest
 from embridge_edge.enrol.desk import bundle_here
 from embridge_edge.enrol.store import WearerStore
+from embridge_edge.live_labels import Labelled, Labels
 from embridge_edge.live_rival import Rival, fitted_rival
-from embridge_edge.live_score import Movement, Outcome, judge, next_target
+from embridge_edge.live_score import next_target
 from embridge_edge.live_seat import Seat, View, Which
 from embridge_edge.plan import ReplaySource, SessionPlan, SyntheticSource, check_participant
 from embridge_edge.recorder import Recorder
@@ -30,42 +29,15 @@ from embridge_shared.clock import Clock
 from embridge_shared.errors import EmbridgeError, ModelError, OperatorError, Reason
 from embridge_shared.gesture_spec import check_label
 from embridge_shared.gestures import REST_LABEL
-from embridge_shared.session import Event, Marker, Purpose, Repetition, RepetitionStatus, WearingChanged
+from embridge_shared.session import Marker, Purpose, WearingChanged
 from embridge_shared.settings import EdgeSettings
 from embridge_shared.signal import Modality, StreamSpec
 
 logger = logging.getLogger(__name__)
 
 _NO_RELEASE: Final = "Roll one out to it: `embridge rollout start RELEASE`; it arrives while this edge is connected."
-_ANEW: Final = "labelled anew"
 
 Tap = Callable[[int, Packet], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """What somebody said a movement was.
-
-    Attributes:
-        gesture: The label.
-        said: What was decoded; empty if nothing.
-        outcome: What that means.
-        kept: A repetition lies in the session, not a marker alone.
-    """
-
-    gesture: str
-    said: str
-    outcome: Outcome
-    kept: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """The last label that was about a movement."""
-
-    movement: Movement
-    repetition: Repetition | None
-    outcomes: dict[Which, Outcome]
 
 
 class _Ending(Through):
@@ -126,8 +98,7 @@ class LiveSitting:
         self._rival: Rival | None = None
         self._rival_task: asyncio.Task[None] | None = None
         self._packet = 1
-        self._counts: Counter[str] = Counter()
-        self._last: _Kept | None = None
+        self._labels = Labels(self._seats)
         self._one = asyncio.Lock()
         self._over = False
         self.begun = asyncio.Event()
@@ -205,37 +176,9 @@ class LiveSitting:
         now_ns = self.now_ns if t_ns is None else t_ns
         async with self._one:
             recorder = self._running()
-            movement = self._seats[Which.A].movements.at(now_ns)
-            before = self._last if movement is not None else None
-            if before is not None and movement is not None and before.movement.start_ns != movement.start_ns:
-                before = None
-            said = movement.said[-1] if movement is not None and movement.said else None
-            words = f"{said[0]} {said[1]:.2f}" if said is not None else "nothing"
-            events: list[Event] = [Marker(text=f"label {gesture}: decoded {words}", t_ns=now_ns)]
-            if before is not None and before.repetition is not None:
-                rejected = {"status": RepetitionStatus.REJECTED, "reason": _ANEW}
-                events.append(msgspec.structs.replace(before.repetition, **rejected))
-            repetition = self._repetition(gesture, movement, now_ns)
-            events += [] if repetition is None else [repetition]
+            events, labelled = self._labels.say(gesture, now_ns)
             await recorder.tell(events)
-            outcomes = self._count(gesture, before, now_ns)
-            if movement is not None:
-                self._last = _Kept(movement, repetition, outcomes)
-        return Labelled(gesture, said[0] if said is not None else "", outcomes[Which.A], repetition is not None)
-
-    def _repetition(self, gesture: str, movement: Movement | None, now_ns: int) -> Repetition | None:
-        if movement is None or gesture == REST_LABEL:
-            return None
-        self._counts[gesture] += 1
-        end_ns = now_ns if movement.end_ns is None else movement.end_ns
-        return Repetition(gesture=gesture, repetition=self._counts[gesture], start_ns=movement.start_ns, end_ns=end_ns)
-
-    def _count(self, gesture: str, before: _Kept | None, now_ns: int) -> dict[Which, Outcome]:
-        outcomes = {which: judge(gesture, seat.movements.at(now_ns)) for which, seat in self._seats.items()}
-        for which, outcome in outcomes.items():
-            known = None if before is None else before.outcomes.get(which)
-            self._seats[which].labelled(gesture, outcome, now_ns, known)
-        return outcomes
+        return labelled
 
     async def retune(self, by: int) -> float:
         """Take the next rate of false activations the release has thresholds for, until the session ends.
