@@ -239,7 +239,7 @@ class RealignSettings(_Section):
     """When releases are made of new recordings, and what that may take."""
 
     enabled: bool = False
-    """Continue the champion by itself; what follows is the schedule's default, `embridge job schedule set` changes it."""
+    """Continue the champion by itself; what follows is a default, `embridge job schedule set` changes it."""
     line: str = Field(default="embridge", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     """Line of releases that is continued."""
     sessions: int = Field(default=8, ge=0)
@@ -263,7 +263,7 @@ class RealignSettings(_Section):
     rollout: bool = False
     """Roll out what the gates accept, as [rollout] says."""
     replay: int = Field(default=0, ge=0)
-    """Windows of earlier sessions that are learnt from again, evenly over participant, gesture and session; 0 for all."""
+    """Windows of earlier sessions to learn from again, evenly over participant, gesture and session; 0 for all."""
     distil: float = Field(default=0.0, ge=0)
     """Weight of staying near the champion's embeddings; 0 for none."""
     memory_mb: int = Field(default=0, ge=0)
