@@ -94,7 +94,7 @@ def test_paths_are_absolute(project, monkeypatch):
 def test_schema_lists_every_key(project):
     text = run(config_cli.app, "schema")
     for section, model in settings.sections().items():
-        part = text.partition(f"[{section}]")[2].partition("\n[")[0]
+        part = f"\n{text}".partition(f"\n[{section}]")[2].partition("\n[")[0]
         assert all(f"\n  {name} = " in part for name in model.model_fields)
     assert json.loads(run(config_cli.app, "schema", "--json"))["properties"].keys() == settings.sections().keys()
     assert all(f.description for m in settings.sections().values() for f in m.model_fields.values())

@@ -38,8 +38,13 @@ def tui(
     """
     import sys
 
+    import textual  # noqa: F401  # without it the command says at once what brings it
+
+    from embridge_shared.cloud_client import CloudApi
     from embridge_shared.errors import OperatorError
 
+    if url is not None:
+        CloudApi(url)
     if room and room not in NAMES:
         raise OperatorError(f"there is no room {room!r}.", hint=f"There are {', '.join(NAMES)}.")
     if browser:
