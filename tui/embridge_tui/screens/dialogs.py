@@ -40,9 +40,7 @@ class QuitDialog(ModalScreen[bool]):
         """The question and its keys."""
         words = "Cloud and edges go on without this interface:\nnothing is stopped, nothing is lost."
         if self._edge:
-            words = (
-                "The edge of this machine ends with it. Nothing is lost:\nwhat waits is sent next time."
-            )
+            words = "The edge of this machine ends with it. Nothing is lost:\nwhat waits is sent next time."
         if self._busy:
             what = "\n".join(f"▲ {text.plain(each)}" for each in self._busy)
             stays = "What is recorded so far stays; an interrupted session goes on\nat the same repetition next time."
