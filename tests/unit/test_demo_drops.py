@@ -63,7 +63,7 @@ def test_recorded_people_arrive_in_three_drops(tmp_path) -> None:
     for number in range(1, 16):
         (tmp_path / f"S{number}_A1_E1.mat").touch()
     found = ninapro_drops(tmp_path)
-    assert [len(d.judges) for d in found.drops] == [2, 2, 2]
+    assert [len(d.judges) for d in found.drops] == [3, 2, 2]
     mixed = [e for e in entries(found.drops[1].recording) if e["source"].get("written")]
     assert {e["purpose"] for e in mixed} == {"training"}
     (tmp_path / "S15_A1_E1.mat").unlink()

@@ -35,6 +35,9 @@ _JUDGES = (4, 3, 3)
 _TURN_DEG = (0.0, 0.0, 11.0)
 """How the bands of a drop sit on average: those of the last were put on by somebody else."""
 _MIXED = 3
+_LEAST = 15
+_FIRST = 0.45
+"""Share of recorded people who are there from the start: a first release is judged by three of them."""
 _LIVE = 2
 """Repetitions of each gesture that are decoded live; what a release is worth is judged on the longer recordings."""
 
@@ -124,16 +127,18 @@ def ninapro_drops(folder: Path, *, seed: int = 0) -> Arrivals:
     """
     files = ninapro_files(folder)
     people = sorted(files)
-    if len(people) < DROPS * 5:
+    if len(people) < _LEAST:
         raise ConfigError(
-            f"{folder} holds {len(people)} participants", reason=Reason.NOT_FOUND, hint=f"{DROPS * 5} are the least."
+            f"{folder} holds {len(people)} participants", reason=Reason.NOT_FOUND, hint=f"{_LEAST} are the least."
         )
     base = ninapro(folder, seed=seed)
     seen = base.recipe.seen
     chosen = {"gestures": seen, "repetitions": CALIBRATION_REPETITIONS, "margin_s": 3.0}
     drops = []
-    for number, part in enumerate(np.array_split(people, DROPS), 1):
-        judges, learners = part[::3].tolist(), [p for i, p in enumerate(part.tolist()) if i % 3]
+    first = round(_FIRST * len(people))
+    parts: list[list[int]] = [people[:first], *(p.tolist() for p in np.array_split(people[first:], DROPS - 1))]
+    for number, part in enumerate(parts, 1):
+        judges, learners = part[::3], [p for i, p in enumerate(part) if i % 3]
         spoilt = number == POISONED
         train = [replayed(files[p], p, Purpose.TRAINING, None) for p in learners]
         heard = [_silent(replayed(files[p], p, Purpose.EVALUATION, None)) for p in judges]
@@ -198,6 +203,6 @@ _SYNTHETIC_NOTES = (
     "All bands of the third drop are turned by 11 degrees on average, as if somebody else had put them on.",
 )
 _NINAPRO_NOTES = (
-    "Participants arrive in three drops of the same size; in the second everybody's prompts were mixed up.",
+    "Participants arrive in three drops, the first the largest; in the second everybody's prompts were mixed up.",
     "Held-out participants are replayed, before and after a release: the two recordings are the same.",
 )

@@ -39,8 +39,8 @@ class Floors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ece: Largest expected calibration error.
     """
 
-    seen: float = 0.1
-    unseen: float = -0.05
+    seen: float = 0.05
+    unseen: float = -0.1
     ece: float = 0.35
 
 
