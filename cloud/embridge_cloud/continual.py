@@ -67,14 +67,25 @@ def find_champion(registry: Registry, jobs: Path, line: str) -> Champion | None:
     bundles = Bundles(registry.repository / "targets", jobs)
     bundle = bundles.published(published)
     job = bundles.job(published.digest)
-    model = None if job is None else job / MODEL
     return Champion(
         published=published,
         bundle=bundle,
         manifest=read_bundle(bundle, digest=published.digest).manifest,
         recipe=_recipe(jobs if job is None else job, published, jobs),
-        model=model if model is not None and any(model.glob("*.safetensors")) else None,
+        model=find_model(registry, jobs, published.digest),
     )
+
+
+def find_model(registry: Registry, jobs: Path, digest: str) -> Path | None:
+    """Folder with the model of a release; None where it is not here.
+
+    Args:
+        registry: Releases.
+        jobs: Folder of jobs.
+        digest: sha256 of its bundle.
+    """
+    job = Bundles(registry.repository / "targets", jobs).job(digest) if digest else None
+    return job / MODEL if job is not None and any((job / MODEL).glob("*.safetensors")) else None
 
 
 def _recipe(job: Path, published: Published, jobs: Path) -> Recipe | None:

@@ -58,7 +58,6 @@ def work(store: Path, folder: Path, task: Task, tell: Tell) -> None:
             frozen=read_frozen(folder),
             trusted=task.trusted,
             champion=Path(task.model) if task.model else None,
-            champion_digest=task.champion_digest,
             every=task.every,
         )
         realign(store, recipe, folder, SystemClock(), progress, desk=desk)

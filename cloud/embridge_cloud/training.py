@@ -43,14 +43,12 @@ class Desk:
         frozen: The sessions to use; None takes all that may be used now.
         trusted: Sessions an earlier release was made of.
         champion: Folder with the model to go on from; None begins anew.
-        champion_digest: Of the release that the model speaks in.
         every: Steps between two checkpoints; 0 keeps none.
     """
 
     frozen: Frozen | None = None
     trusted: Collection[str] = ()
     champion: Path | None = None
-    champion_digest: str = ""
     every: int = 0
 
 
@@ -84,7 +82,7 @@ class Trainer:
     @property
     def warm(self) -> str:
         """Digest of the release whose weights the training begins with; empty where it begins anew."""
-        return "" if self._start is None else self.desk.champion_digest
+        return "" if self._start is None else self.config.parent
 
     def choose(self) -> Choice:
         """The head to ship: the one that must stay, the only candidate, or the one that decodes best."""

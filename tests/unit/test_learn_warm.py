@@ -125,7 +125,7 @@ def recipe(**changes: object) -> Recipe:
 
 
 def continued(champion: Trained, **changes: object) -> Recipe:
-    return recipe(continues=Continuation(head="embridge", anchor=anchor_of(champion.model)), **changes)
+    return recipe(parent=DIGEST, continues=Continuation(head="embridge", anchor=anchor_of(champion.model)), **changes)
 
 
 def trainer(out: Path, told: Recipe, desk: Desk, progress=ignore_progress) -> Trainer:
@@ -139,12 +139,12 @@ def kept(champion, tmp_path) -> Path:
 
 
 def test_a_trainer_goes_on_from_the_champion_it_is_given(champion, kept, tmp_path) -> None:
-    made = trainer(tmp_path / "job", continued(champion), Desk(champion=kept, champion_digest=DIGEST))
+    made = trainer(tmp_path / "job", continued(champion), Desk(champion=kept))
     assert made.warm == DIGEST
     choice = made.choose()
     assert choice.method == "embridge"
     assert space_of(made.head(choice)) == anchor_of(champion.model)
-    anew = trainer(tmp_path / "job", recipe(), Desk(champion=kept, champion_digest=DIGEST))
+    anew = trainer(tmp_path / "job", recipe(), Desk(champion=kept))
     assert anew.warm == ""
     assert space_of(anew.head(anew.choose())) != anchor_of(champion.model)
 

@@ -38,15 +38,10 @@ class JobFigures(Collector):
         states = Counter(job.state for job in jobs)
         yield gauges("jobs", "Jobs by state.", ["state"], {(s.value,): states[s] for s in JobState})
         made = [j for j in jobs if j.state in _MADE]
-        if made:
-            last = max(made, key=lambda j: j.ended_ns)
-            took_s = (last.ended_ns - last.started_ns) * 1e-9
-            yield gauge("job_last_seconds", "Length of the last job that came to a decision.", took_s)
-        done = [j.ended_ns for j in jobs if j.state is JobState.DONE]
-        if done:
-            yield gauge(
-                "job_last_success_timestamp_seconds", "When a release was last made, Unix time.", max(done) * 1e-9
-            )
+        took_s = {(): (j.ended_ns - j.started_ns) * 1e-9 for j in made[-1:]}
+        yield gauges("job_last_seconds", "Length of the last job that came to a decision.", [], took_s)
+        done = {(): j.ended_ns * 1e-9 for j in jobs if j.state is JobState.DONE}
+        yield gauges("job_last_success_timestamp_seconds", "When a release was last made, Unix time.", [], done)
         running = [j for j in jobs if j.state is JobState.RUNNING]
         yield gauge("job_attempts", "Attempts of the job that runs.", running[0].attempts if running else 0)
         standing = self._scheduler.standing()

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from embridge_cloud.continual import Champion, check_pose_space, check_version, find_champion, fitted, next_recipe
+from embridge_cloud.continual import (
+    Champion,
+    check_pose_space,
+    check_version,
+    find_champion,
+    find_model,
+    fitted,
+    next_recipe,
+)
 from embridge_cloud.frozen import Frozen, freeze
 from embridge_cloud.gates.files import read_guard
 from embridge_cloud.gates.policy import GatePolicy
@@ -104,6 +112,10 @@ class Office:
     def champion(self, line: str, jobs: Path) -> Champion | None:
         """The champion of a line; raises as `find_champion`."""
         return find_champion(self.registry, jobs, line)
+
+    def model(self, digest: str, jobs: Path) -> Path | None:
+        """Folder with the model of a release, by the digest of its bundle; None where it is not here."""
+        return find_model(self.registry, jobs, digest)
 
     def publish(self, folder: Path, summary: Summary, champion: Champion | None) -> Published:
         """Publish a candidate.
