@@ -327,7 +327,7 @@ class CollectScreen(ConductedRoom):
         for step in steps:
             if isinstance(step, Entered):
                 self._entered(step.state, leader)
-            elif isinstance(step, Noted) and leader.conductor.state is not State.LOST:
+            elif isinstance(step, Noted) and leader.conductor.state not in (State.LOST, State.READY):
                 self.advise(step.text)
 
     def _entered(self, state: State, leader: Leader) -> None:
