@@ -338,7 +338,7 @@ class TuiSettings(_Section):
     """The terminal interface."""
 
     theme: str = "embridge-dark"
-    """One of `embridge tui --themes`; `embridge-sight` tells states apart without red and green."""
+    """One that ctrl+p shows in `embridge tui`; `embridge-sight` tells states apart without red and green."""
     glyphs: Literal["braille", "blocks"] = "braille"
     """What scope and hand are drawn with; blocks where the terminal's font has no braille."""
     band: str = "virtual"
