@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/
 STAMP  := $(VENV)/.installed
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup system demo test test-all check bench deploy-tools fuzz docs clean help
+.PHONY: setup system demo test test-all check bench pictures deploy-tools fuzz docs clean help
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: $(STAMP)  ## Lint, types, import contracts
 
 bench: setup  ## Measure; ONLY=group runs one group
 	$(RUN)python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
+
+pictures: setup  ## Make the pictures of the terminal interface from the running application
+	cd tests && PYTHONPATH=. $(abspath $(RUN))/python -m support.pictures
 
 fuzz: $(STAMP)  ## Attack everything that takes bytes from elsewhere; INPUTS=n for each target
 	$(RUN)pip install -q -c constraints.txt --group fuzz

@@ -1,7 +1,7 @@
 """Pictures of the terminal interface, made by the running application: `make pictures`.
 
-A cloud process with a broker, an edge with the virtual band in this process, data that flows: every room is entered with
-the keys an operator presses, a session is recorded, and each screen is saved as an SVG, dark and light.
+A cloud process with a broker, an edge with the virtual band in this process, data that flows: every room is entered
+with the keys an operator presses, a session is recorded, and each screen is saved as an SVG, dark and light.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Photographer:
         before = self._app.theme
         for theme in THEMES[:2]:
             self._app.theme = theme.name
-            await self._pilot.pause(0.3)
+            await self._pilot.pause(2.0)
             path = self._folder / f"{name}-{'dark' if theme.dark else 'light'}.svg"
             path.write_text(slim(self._app.export_screenshot(title="EMBridge", simplify=True)), encoding="utf-8")
             self.made.append(path)
@@ -113,12 +113,14 @@ async def record(app: EmbridgeApp, pilot: Pilot[None], shoot: Photographer, prot
 
 async def walk(app: EmbridgeApp, pilot: Pilot[None], shoot: Photographer) -> None:
     """Through the other rooms."""
-    for key, name, more in (("2", "devices", ()), ("3", "sessions", ()), ("4", "fleet", ()), ("7", "models", ())):
+    for key, name, more in (("2", "devices", ("c",)), ("3", "sessions", ()), ("4", "fleet", ()), ("7", "models", ())):
         await pilot.press(key)
         await until(lambda name=name: getattr(app.screen, "ROOM", "") == name)
         await pilot.press(*more)
         await asyncio.sleep(5.0)
         await shoot.take(name)
+        if name == "devices":
+            await pilot.press("d")
     await pilot.press("question_mark")
     await pilot.pause(0.5)
     await shoot.take("help")
@@ -135,7 +137,6 @@ async def walk(app: EmbridgeApp, pilot: Pilot[None], shoot: Photographer) -> Non
 
 async def main(folder: Path) -> list[Path]:
     """Make all of them."""
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as kept, demonstration(Path(kept)) as settings:
         protocol = Path(kept) / "shapes.toml"
         protocol.write_text(PROTOCOL)
@@ -150,6 +151,7 @@ async def main(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    made = asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    made = asyncio.run(main(FOLDER))
     large = [path.name for path in made if path.stat().st_size > LARGEST_BYTES]
     sys.exit(f"larger than {LARGEST_BYTES} bytes: {', '.join(large)}" if large else 0)
