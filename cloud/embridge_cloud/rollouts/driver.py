@@ -116,12 +116,12 @@ class Rollouts:
             OperatorError: As `plan` and `check_free`.
         """
         async with self._turn:
-            start = Start("" if request.dry_run else self.shelf.next_id(), by, self._clock.wall_ns())
+            start = Start(self.shelf.next_id(), by, self._clock.wall_ns())
             releases = await self._carrier.releases()
             rollout = plan(request, policy, start, roster=self.roster, releases=releases)
             check_free(rollout, self.shelf.open())
             if request.dry_run:
-                return rollout
+                return replace(rollout, id="")
             rollout, actions = begin(rollout, start)
             await self._carrier.carry_out(None, rollout, actions, releases)
         await self.round()
