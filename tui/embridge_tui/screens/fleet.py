@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -113,7 +113,7 @@ class FleetScreen(Room):
             self._reread()
 
     def _reread(self) -> None:
-        self.run_worker(self._read(), name="shadows", group="shadows", exclusive=True)
+        self.background(self._read, "shadows")
 
     async def _read(self) -> None:
         """What was decided about each edge, and where it stands in the chosen rollout."""
@@ -167,11 +167,12 @@ class FleetScreen(Room):
 
     def action_open(self) -> None:
         """Show all of the chosen edge, or of the chosen rollout."""
-        edges = self.query_one("#edges", Records)
-        if edges.has_focus and edges.chosen is not None:
-            self._page(edges.chosen, self._edge_page(edges.chosen))
-        elif self.chosen is not None:
-            self._page(f"rollout {self.chosen.id}", self._rollout_page(self.chosen.id))
+        edges, rollout = self.query_one("#edges", Records), self.chosen
+        name = edges.chosen if edges.has_focus else None
+        if name is not None:
+            self._page(name, partial(self._edge_page, name))
+        elif rollout is not None:
+            self._page(f"rollout {rollout.id}", partial(self._rollout_page, rollout.id))
 
     async def _edge_page(self, name: str) -> str:
         shadow = msgspec.convert(await self._client.ask(_edge(name)), Shadow)
@@ -186,7 +187,7 @@ class FleetScreen(Room):
         if rollout is None:
             self._advise("Choose a rollout first.")
         else:
-            self._page(f"history of {rollout.id}", self._history(rollout.id))
+            self._page(f"history of {rollout.id}", lambda: self._history(rollout.id))
 
     async def _history(self, name: str) -> str:
         rows = await self._client.ask(f"{_path(name)}/history")
@@ -203,7 +204,7 @@ class FleetScreen(Room):
 
     def propose(self, release: str) -> None:
         """Ask how to roll a release out, say what that would do, and ask again."""
-        self.run_worker(self._ask_how(release), name="how", group="rollout")
+        self.background(partial(self._ask_how, release), "rollout", alone=False)
 
     async def _ask_how(self, release: str) -> None:
         try:
@@ -233,7 +234,7 @@ class FleetScreen(Room):
             return
         wish = {"release": said["release"], "cohort": said["cohort"], "edges": said["edges"].split()}
         body = {**wish, "policy": msgspec.to_builtins(how)}
-        self.run_worker(self._dry(body), name="dry", group="rollout")
+        self.background(partial(self._dry, body), "rollout", alone=False)
 
     async def _dry(self, body: dict[str, Any]) -> None:
         try:
@@ -348,19 +349,19 @@ class FleetScreen(Room):
 
         self.app.push_screen(FormDialog(title, words, fields), answered)
 
-    def _page(self, title: str, coming: Any) -> None:
-        self.run_worker(self._open_page(title, coming), name="page", group="page", exclusive=True)
+    def _page(self, title: str, coming: Callable[[], Awaitable[str]]) -> None:
+        self.background(partial(self._open_page, title, coming), "page")
 
-    async def _open_page(self, title: str, coming: Any) -> None:
+    async def _open_page(self, title: str, coming: Callable[[], Awaitable[str]]) -> None:
         try:
-            words = await coming
+            words = await coming()
         except (EmbridgeError, msgspec.ValidationError) as error:
             self._advise(str(error), bad=True)
             return
         self.app.push_screen(PageDialog(title, words))
 
     def _do(self, path: str, body: dict[str, Any], done: str, *, method: str = "POST") -> None:
-        self.run_worker(self._tell(path, body, done, method), name="deed", group="deeds")
+        self.background(partial(self._tell, path, body, done, method), "deeds", alone=False)
 
     async def _tell(self, path: str, body: dict[str, Any], done: str, method: str) -> None:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import quote
 
@@ -121,7 +122,7 @@ class ModelsScreen(Room):
         self._draw()
         if view.error is None and view.read_ns != self._read_ns:
             self._read_ns = view.read_ns
-            self.run_worker(self._read(), name="models", group="models", exclusive=True)
+            self.background(self._read, "models")
 
     async def _read(self) -> None:
         """What is known of releases that nobody asked about yet."""
@@ -223,7 +224,7 @@ class ModelsScreen(Room):
         """Show where the chosen release comes from and how it was judged."""
         release = self._chosen()
         if release is not None:
-            self._page(release.name, self._lineage(release.name))
+            self._page(release.name, lambda: self._lineage(release.name))
 
     async def _lineage(self, name: str) -> str:
         from embridge_cloud.release_book_cli import ancestor
@@ -235,7 +236,7 @@ class ModelsScreen(Room):
         """Show what changed since the release in force, or since its parent where it is that."""
         release = self._chosen()
         if release is not None:
-            self._page(f"what {release.name} changed", self._diff(release))
+            self._page(f"what {release.name} changed", lambda: self._diff(release))
 
     async def _diff(self, release: Release) -> str:
         from embridge_cloud.differences import differences
@@ -257,7 +258,7 @@ class ModelsScreen(Room):
         """Show the model card of the chosen release."""
         release = self._chosen()
         if release is not None:
-            self._page(f"card of {release.name}", self._client.text(f"{_release(release.name)}/card"))
+            self._page(f"card of {release.name}", lambda: self._client.text(f"{_release(release.name)}/card"))
 
     def action_start(self) -> None:
         """Propose to roll the chosen release out, in the room Fleet."""
@@ -365,7 +366,7 @@ class ModelsScreen(Room):
         """Show how the chosen job was judged."""
         job = self._chosen_job()
         if job is not None:
-            self._page(f"how {job.id} was judged", self._judged(job))
+            self._page(f"how {job.id} was judged", lambda: self._judged(job))
 
     async def _judged(self, job: Job) -> str:
         path = f"{_of_job(job.id)}/gate"
@@ -381,11 +382,11 @@ class ModelsScreen(Room):
         """Show the last words of the chosen job."""
         job = self._chosen_job()
         if job is not None:
-            self._page(f"log of {job.id}", self._client.text(f"{_of_job(job.id)}/log"))
+            self._page(f"log of {job.id}", lambda: self._client.text(f"{_of_job(job.id)}/log"))
 
     def action_schedule(self) -> None:
         """Show the schedule, and let it be changed."""
-        self.run_worker(self._schedule(), name="schedule", group="page", exclusive=True)
+        self.background(self._schedule, "page")
 
     async def _schedule(self) -> None:
         try:
@@ -427,13 +428,13 @@ class ModelsScreen(Room):
 
     # doing
 
-    def _page(self, title: str, coming: Any) -> None:
+    def _page(self, title: str, coming: Callable[[], Awaitable[str]]) -> None:
         self._advise("Reading …")
-        self.run_worker(self._open_page(title, coming), name="page", group="page", exclusive=True)
+        self.background(partial(self._open_page, title, coming), "page")
 
-    async def _open_page(self, title: str, coming: Any) -> None:
+    async def _open_page(self, title: str, coming: Callable[[], Awaitable[str]]) -> None:
         try:
-            words = await coming
+            words = await coming()
         except EmbridgeError as error:
             self._advise(str(error), bad=True)
             return
@@ -441,7 +442,7 @@ class ModelsScreen(Room):
         self.app.push_screen(PageDialog(title, words))
 
     def _do(self, method: str, path: str, body: Any, done: str) -> None:
-        self.run_worker(self._done(method, path, body, done), name="deed", group="deeds")
+        self.background(partial(self._done, method, path, body, done), "deeds", alone=False)
 
     async def _done(self, method: str, path: str, body: Any, done: str) -> None:
         self._advise("…")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.app import ComposeResult
 from textual.screen import Screen
@@ -60,6 +60,16 @@ class Room(Screen[None]):
 
     def show(self, view: View, now_ns: int) -> None:
         """Show what is known of the cloud, in rooms that are about it."""
+
+    def background(self, work: Callable[[], Coroutine[Any, Any, None]], group: str, *, alone: bool = True) -> None:
+        """Do something beside the screen.
+
+        Args:
+            work: What; begun only when its turn comes, so that what is called off in time was never begun.
+            group: What it belongs to.
+            alone: Whatever else of its group is under way is called off.
+        """
+        self.run_worker(cast(Any, work), name=group, group=group, exclusive=alone)
 
     def show_frame(self, view: View, now_ns: int, vitals: Vitals | None) -> None:
         """Show what is alive, and what is wrong."""

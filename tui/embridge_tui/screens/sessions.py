@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from uuid import UUID
@@ -97,7 +98,7 @@ class SessionsScreen(Room):
         elif view.error is None and view.read_ns != self._seen_ns:
             self._seen_ns = view.read_ns
             self._choose(self.query_one(Records).chosen)
-            self.run_worker(self._read_worth(), name="worth", group="worth", exclusive=True)
+            self.background(self._read_worth, "worth")
 
     def _draw(self) -> None:
         if not self.furnished:
@@ -154,7 +155,7 @@ class SessionsScreen(Room):
             return
         fresh, self._wanted = key != self._wanted, key
         self._reading = True
-        self.run_worker(self._read(UUID(key), fresh), name="detail", group="detail", exclusive=True)
+        self.background(partial(self._read, UUID(key), fresh), "detail")
 
     async def _read(self, session: UUID, fresh: bool) -> None:
         if fresh:
@@ -184,7 +185,7 @@ class SessionsScreen(Room):
         """Show all that is known of the chosen session."""
         session = self._chosen()
         if session is not None:
-            self.run_worker(self._open(session.session), name="page", group="page", exclusive=True)
+            self.background(partial(self._open, session.session), "page")
 
     async def _open(self, session: UUID) -> None:
         self._advise("Reading …")
@@ -221,7 +222,7 @@ class SessionsScreen(Room):
         """Show what of the chosen session the store could not place."""
         session = self._chosen()
         if session is not None:
-            self.run_worker(self._show_held(session), name="page", group="page", exclusive=True)
+            self.background(partial(self._show_held, session), "page")
 
     async def _show_held(self, session: Session) -> None:
         try:
@@ -284,7 +285,7 @@ class SessionsScreen(Room):
 
         def answered(said: dict[str, str] | None) -> None:
             if said is not None:
-                self.run_worker(self._seal(session.session, said["reason"]), name="seal", group="deeds")
+                self.background(partial(self._seal, session.session, said["reason"]), "deeds", alone=False)
 
         self.app.push_screen(FormDialog("seal it as it is", words, fields), answered)
 
@@ -301,7 +302,7 @@ class SessionsScreen(Room):
 
     def _run(self, words: Sequence[str]) -> None:
         self._advise(f"▶ embridge {' '.join(words)}")
-        self.run_worker(self._ran(words), name="command", group="command", exclusive=True)
+        self.background(partial(self._ran, words), "command")
 
     async def _ran(self, words: Sequence[str]) -> None:
         ran = await commands.embridge(words)
