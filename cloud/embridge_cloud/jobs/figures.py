@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -37,11 +37,10 @@ class JobFigures(Collector):
         jobs = self._jobs.shelf.all()
         states = Counter(job.state for job in jobs)
         yield gauges("jobs", "Jobs by state.", ["state"], {(s.value,): states[s] for s in JobState})
-        made = [j for j in jobs if j.state in _MADE]
-        took_s = {(): (j.ended_ns - j.started_ns) * 1e-9 for j in made[-1:]}
-        yield gauges("job_last_seconds", "Length of the last job that came to a decision.", [], took_s)
-        done = {(): j.ended_ns * 1e-9 for j in jobs if j.state is JobState.DONE}
-        yield gauges("job_last_success_timestamp_seconds", "When a release was last made, Unix time.", [], done)
+        made = [(j.ended_ns - j.started_ns) * 1e-9 for j in jobs if j.state in _MADE]
+        yield _last("job_last_seconds", "Length of the last job that came to a decision.", made)
+        done = [j.ended_ns * 1e-9 for j in jobs if j.state is JobState.DONE]
+        yield _last("job_last_success_timestamp_seconds", "When a release was last made, Unix time.", done)
         running = [j for j in jobs if j.state is JobState.RUNNING]
         yield gauge("job_attempts", "Attempts of the job that runs.", running[0].attempts if running else 0)
         standing = self._scheduler.standing()
@@ -51,3 +50,8 @@ class JobFigures(Collector):
         yield gauge("realign_waiting_sessions", "New sessions that nobody has learnt from.", waiting.sessions)
         yield gauge("realign_waiting_participants", "New people that nobody has learnt from.", waiting.participants)
         yield gauge("realign_waiting_minutes", "Minutes of EMG with hand pose in them.", waiting.minutes)
+
+
+def _last(name: str, text: str, values: Sequence[float]) -> Metric:
+    """A gauge of the last of some values; without one while there are none."""
+    return gauges(name, text, [], {(): values[-1]} if values else {})
