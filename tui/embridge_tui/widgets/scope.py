@@ -273,7 +273,12 @@ class Scope(Widget, can_focus=True):
         super().notify_style_update()
         self._styles = {}
         if self.is_attached and self.size.width:
-            self._draw(time.monotonic())
+            # The styles of the traces follow those of the widget.
+            self.call_later(self._restyle)
+
+    def _restyle(self) -> None:
+        self._styles = {}
+        self._draw(time.monotonic())
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The rows of a region; past the cache of boxes, which a picture that always changes cannot use."""
