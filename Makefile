@@ -30,13 +30,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Run the whole loop on this machine with synthetic wearers
 	$(RUN)embridge demo --out build/demo
 
-# What shares nothing and measures no time runs a file on each core; the rest has the machine alone.
+# A file of tests runs on each core; those that kill processes at chosen moments have the machine alone.
 QUICK  := not radio and not faults and not learning and not gpu and not validate
-BESIDE := tests/unit tests/tui tests/learning
+BESIDE := tests/unit tests/tui tests/learning tests/integration
 
 test: setup  ## Run the tests that CI runs
 	$(RUN)pytest -m '$(QUICK)' -n 2 --dist loadfile $(BESIDE)
-	$(RUN)pytest -m '$(QUICK)' $(BESIDE:%=--ignore=%)
+	$(RUN)pytest -m '$(QUICK)' tests/faults
 
 test-all: setup  ## Run every test, on examples nobody has tried yet
 	HYPOTHESIS_PROFILE=exploring $(RUN)pytest

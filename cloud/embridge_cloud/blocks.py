@@ -117,4 +117,8 @@ def add_blocks(app: FastAPI, context: CloudContext) -> None:
     """Let edges without HTTP fetch releases over the broker."""
     server = BlockServer(context.updates_dir, context.ingester)
     context.ingester.on_ask = server.take
-    context.tasks.create_task(first_of(server.run(), context.stopping.wait()), name="blocks")
+
+    async def serve() -> None:
+        await first_of(server.run(), context.stopping.wait())
+
+    context.tasks.create_task(serve(), name="blocks")

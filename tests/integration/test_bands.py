@@ -560,7 +560,7 @@ async def test_the_agent_tells_of_its_bands_and_goes_on_after_a_stop(rig, tmp_pa
     for _ in range(2):
         agent = Agent(config, SystemClock(), plan)
         running = asyncio.create_task(agent.run())
-        await until(lambda a=agent: any(b.received >= 60 for b in a._state().bands))
+        await until(lambda a=agent: any(b.received >= 60 for b in a.state().bands))
         (state,) = agent.state().bands
         assert (state.kind, state.stream, state.phase) == ("myo", "emg", "streaming")
         running.cancel()
