@@ -56,6 +56,8 @@ class CollectScreen(ConductedRoom):
     """
 
     ROOM = "collect"
+    # A form that can be rested on must not take what is typed first.
+    AUTO_FOCUS = "#participant"
     CSS_PATH: ClassVar[str] = "collect.tcss"
     BINDINGS: ClassVar[list[BindingType]] = []
 
