@@ -74,25 +74,27 @@ class EnrolScreen(Room):
 
     ROOM = "enrol"
     CSS: ClassVar[str] = """
-    #asked { height: 3; }
-    #asked Input { border: round $primary-muted; border-title-color: $text-primary; height: 3; }
-    #asked Input:focus { border: round $primary; }
-    #participant { width: 24; }
-    #gesture { width: 1fr; }
-    #repetitions { width: 12; }
-    #enrol { height: 1fr; }
-    #sitting { width: 3fr; }
-    #wearer { width: 2fr; }
-    #word.-act { color: $text-success; }
-    #word.-bad { color: $text-error; }
-    #prompt, #meter, #hint, #advice { height: auto; padding: 0 1; }
-    #prompt { text-align: center; text-style: bold; }
-    #meter { text-align: center; min-height: 2; }
-    #said { height: 1fr; padding: 0 1; border-top: solid $primary-muted; border-title-color: $text-primary; }
-    #target { height: 1fr; min-height: 4; }
-    #held { height: 1fr; }
-    #advice { text-style: bold; background: $panel; }
-    #advice.-bad { color: $text-error; background: $error-muted; }
+    EnrolScreen #asked { height: 3; }
+    EnrolScreen #asked Input { border: round $primary-muted; border-title-color: $text-primary; height: 3; }
+    EnrolScreen #asked Input:focus { border: round $primary; }
+    EnrolScreen #participant { width: 24; }
+    EnrolScreen #gesture { width: 1fr; }
+    EnrolScreen #repetitions { width: 12; }
+    EnrolScreen #enrol { height: 1fr; }
+    EnrolScreen #sitting { width: 3fr; }
+    EnrolScreen #wearer { width: 2fr; }
+    EnrolScreen #word.-act { color: $text-success; }
+    EnrolScreen #word.-bad { color: $text-error; }
+    EnrolScreen #prompt, EnrolScreen #meter, EnrolScreen #hint, EnrolScreen #advice { height: auto; padding: 0 1; }
+    EnrolScreen #prompt { text-align: center; text-style: bold; }
+    EnrolScreen #meter { text-align: center; min-height: 2; }
+    EnrolScreen #said {
+        height: 1fr; padding: 0 1; border-top: solid $primary-muted; border-title-color: $text-primary;
+    }
+    EnrolScreen #target { height: 1fr; min-height: 4; }
+    EnrolScreen #held { height: 1fr; }
+    EnrolScreen #advice { text-style: bold; background: $panel; }
+    EnrolScreen #advice.-bad { color: $text-error; background: $error-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "capture", "Capture", id="enroll.capture", tooltip="Begin, or stop in good order."),

@@ -52,8 +52,8 @@ class SessionsScreen(Room):
     ROOM = "sessions"
     OF_CLOUD = True
     CSS: ClassVar[str] = """
-    #sessions-advice { height: auto; max-height: 4; padding: 0 1; background: $panel; }
-    #sessions-advice.-bad { color: $text-error; background: $error-muted; text-style: bold; }
+    SessionsScreen #sessions-advice { height: auto; max-height: 4; padding: 0 1; background: $panel; }
+    SessionsScreen #sessions-advice.-bad { color: $text-error; background: $error-muted; text-style: bold; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", id="session.open", tooltip="Timeline, repetitions, channels, gaps, bands."),
