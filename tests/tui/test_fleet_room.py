@@ -2,83 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 
 from embridge_shared.errors import OperatorError, Reason
 from embridge_shared.fleet import (
     EdgeProgress,
-    Rollout,
-    RolloutPolicy,
     RolloutState,
     UpdatePhase,
-    Wave,
     WaveTally,
 )
 from embridge_tui import rolling
-from embridge_tui.model import Release, Shadow
+from embridge_tui.model import Shadow
 from embridge_tui.screens.asking import FormDialog, PageDialog
 from embridge_tui.screens.collect_dialogs import ConfirmDialog
 from embridge_tui.screens.fleet import FleetScreen
 from embridge_tui.widgets.records import Records
-from support.tui_world import EMPTY, Clock, ScriptedCloud, cells, over, settle, typed, words
+from support.tui_rooms import NOW, fleet_cloud, rollout, shadow
+from support.tui_world import ScriptedCloud, cells, over, settle, typed, words
 
 SIZES = [(80, 24), (100, 30), (150, 44)]
-NOW = Clock.wall
-POLICY = RolloutPolicy(
-    waves=(Wave(name="canary", share=0.5, soak_s=7200.0), Wave(name="all", share=1.0, soak_s=7200.0, approve=True))
-)
-
-
-def shadow(name: str, *, phase: UpdatePhase = UpdatePhase.IDLE, detail: str = "", **changes: Any) -> dict:
-    reported = {
-        "online": changes.pop("online", True), "release": changes.pop("runs", "embridge-1"), "spooled": 0,
-        "update": {"phase": phase.value, "detail": detail, "attempts": 1}, "health": None,
-    }  # fmt: skip
-    given = {"edge": name, "release": "embridge-2", "rollout": "r-0088", "reported": reported, "heard_ns": NOW - 10**10}
-    return given | changes
-
-
-def rollout(state: RolloutState = RolloutState.SOAKING, **changes: Any) -> Rollout:
-    given = {
-        "id": "r-0088", "release": "embridge-2", "digest": "9f" * 32, "policy": POLICY, "state": state,
-        "started_ns": NOW - 10**13, "since_ns": NOW - 2460 * 10**9, "started_by": "ana",
-        "tally": (
-            WaveTally(name="canary", edges=2, asked=2, committed=1, errors=1),
-            WaveTally(name="all", edges=1),
-        ),
-    }  # fmt: skip
-    return Rollout(**(given | changes))
-
-
-EDGES = (
-    EdgeProgress(edge="band-20", wave=0, asked_ns=1, phase=UpdatePhase.COMMITTED, heard_ns=NOW),
-    EdgeProgress(edge="band-31", wave=0, asked_ns=1, phase=UpdatePhase.FAILED, error="checksum", retries=1),
-)
 
 
 @pytest.fixture
 def cloud() -> ScriptedCloud:
-    return made(rollout())
-
-
-def made(*rollouts: Rollout) -> ScriptedCloud:
-    release = Release(name="embridge-2", version=2, digest="9f" * 32, size=3_100_000, min_agent="0.1")
-    cloud = ScriptedCloud(msgspec.structs.replace(EMPTY, releases=(release,), rollouts=rollouts))
-    cloud.answers["/api/fleet"] = [
-        shadow("band-20", runs="embridge-2", phase=UpdatePhase.COMMITTED),
-        shadow("band-21", phase=UpdatePhase.DOWNLOADING),
-        shadow("band-22", phase=UpdatePhase.WAITING, detail="a session records", recording="0" * 32),
-        shadow("band-31", phase=UpdatePhase.FAILED, detail="checksum"),
-        shadow("band-40", online=False, pinned="embridge-1", pinned_why="demo day (ana)"),
-    ]
-    cloud.answers["/api/rollout-policy"] = msgspec.to_builtins(POLICY)
-    for one in rollouts:
-        whole = msgspec.structs.replace(one, edges=EDGES)
-        cloud.answers[f"/api/rollouts/{one.id}"] = msgspec.to_builtins(whole)
-    return cloud
+    return fleet_cloud(rollout())
 
 
 async def ready(pilot) -> None:
@@ -116,7 +64,7 @@ async def test_waves_and_edges_say_where_they_stand(cloud):
 
 
 async def test_a_wave_that_waits_is_approved_after_its_figures_were_seen(cloud):
-    cloud = made(rollout(RolloutState.WAITING, wave=1))
+    cloud = fleet_cloud(rollout(RolloutState.WAITING, wave=1))
     app = over(cloud, "fleet")
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(pilot)
@@ -166,7 +114,7 @@ async def test_pause_wants_a_reason_and_what_is_paused_goes_on(cloud):
 
 
 async def test_a_rollout_is_proposed_shown_dry_and_then_begun():
-    cloud = made()
+    cloud = fleet_cloud()
     plan = rollout(id="", tally=(WaveTally(name="canary", edges=1), WaveTally(name="all", edges=4)))
     left = (EdgeProgress(edge="band-40", wave=0, left="pinned"),)
     cloud.done = lambda method, path, body: msgspec.to_builtins(msgspec.structs.replace(plan, edges=left))
@@ -191,7 +139,7 @@ async def test_a_rollout_is_proposed_shown_dry_and_then_begun():
 
 
 async def test_waves_that_are_none_are_refused_before_anything_is_asked():
-    cloud = made()
+    cloud = fleet_cloud()
     app = over(cloud, "fleet")
     async with app.run_test(size=(100, 30)) as pilot:
         await settle(pilot, lambda: isinstance(app.screen, FleetScreen) and len(cells(app, "#edges")) == 5)

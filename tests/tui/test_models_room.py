@@ -7,53 +7,13 @@ import pytest
 
 from embridge_shared.errors import OperatorError, Reason
 from embridge_shared.fleet import GateReport
-from embridge_tui.model import Job, Release
 from embridge_tui.screens.asking import FormDialog, PageDialog
 from embridge_tui.screens.models import ModelsScreen, gate_words, marks
 from embridge_tui.widgets.records import Records
+from support.tui_rooms import GATE, REFUSED, RUNNING, check, release, told
 from support.tui_world import EMPTY, ScriptedCloud, cells, edge, over, settle, typed, words
 
 SIZES = [(80, 24), (100, 30), (150, 44)]
-DIGEST = "9f3c" * 16
-
-
-def check(name: str, *, passed: bool, required: bool = True) -> dict:
-    return {"name": name, "title": name, "candidate": 0.5, "passed": passed, "required": required, "why": f"{name} 0.5"}
-
-
-GATE = {
-    "candidate": "embridge-2", "champion": "embridge-1", "accepted": True, "reason": "nothing is worse", "seed": 0,
-    "checks": [check("unseen", passed=True), check("size", passed=False, required=False)], "participants": 3,
-    "forced_by": "", "forced_why": "",
-}  # fmt: skip
-
-
-def release(version: int, **changes) -> Release:
-    given = {"name": f"embridge-{version}", "version": version, "digest": DIGEST, "size": 3_100_000, "min_agent": "0.1"}
-    return Release(**(given | changes))
-
-
-def told(of: Release, gate=None) -> dict:
-    manifest = {
-        "created_ns": 1_795_000_000_000_000_000, "head": "cpep", "gestures": [{}, {}],
-        "lineage": {"sessions": ["s1", "s2"], "participants": ["c1"], "snapshot": "77ab" * 16},
-    }  # fmt: skip
-    row = {
-        "release": of.name, "digest": of.digest, "created_ns": manifest["created_ns"], "code": "1", "head": "cpep",
-        "seed": 0, "job": "", "snapshot": "77ab", "recipe": "r", "participants": ["p01"], "forgotten": 0,
-        "sessions": [],
-    }  # fmt: skip
-    return {
-        "published": {"name": of.name, "digest": of.digest}, "manifest": manifest, "gate": gate,
-        "recalled": of.recalled, "lineage": [row],
-    }  # fmt: skip
-
-
-RUNNING = Job(
-    id="realign-4", state="running", stage="align", step=30, total=120, loss=0.5, eta_s=90.0, champion="embridge-2",
-    sessions=12, new_sessions=4, left_out={"e3b0c442": "labels look swapped"}, by="ana", why="lab-2",
-)  # fmt: skip
-REFUSED = Job(id="realign-3", state="refused", error="unseen accuracy fell by 3 points", accepted=False)
 
 
 @pytest.fixture

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from uuid import UUID
-
 import msgspec
 import pytest
 
 from embridge_shared.errors import NetworkError, OperatorError, Reason
 from embridge_tui import commands, recorded
-from embridge_tui.model import Judged, Session
+from embridge_tui.model import Judged
 from embridge_tui.screens.asking import FormDialog, PageDialog
 from embridge_tui.screens.sessions import SessionsScreen
 from embridge_tui.widgets.records import Column, Records
+from support.tui_rooms import detail, judged, session, uuid
 from support.tui_world import EMPTY, ScriptedCloud, cells, edge, over, settle, typed, words
 
 SIZES = [(80, 24), (100, 30), (150, 44)]
-
-
-def uuid(i: int) -> UUID:
-    return UUID(int=(i << 96) + i)
-
-
-def session(i: int, **changes) -> Session:
-    given = {
-        "session": uuid(i), "edge": "edge-1", "participant": f"p{i:02d}", "purpose": "training",
-        "protocol": "shapes-4/1", "state": "sealed", "started_at": datetime(2026, 11, 22, 9, i),
-        "ended_at": datetime(2026, 11, 22, 9, i + 18, 22), "end_reason": "complete", "samples": 132_091,
-        "missing": 5000, "cues": 3, "accepted": 2, "rejected": 1, "bytes": 214_000_000,
-    }  # fmt: skip
-    return Session(**(given | changes))
-
-
-def detail(of: Session) -> dict:
-    head = {k: v for k, v in msgspec.to_builtins(of).items() if k not in {"cues", "accepted", "rejected"}}
-    stream = {
-        "name": "emg", "channels": 16, "rate_hz": 2000.0, "device": "band-07", "samples": 124_344, "missing": 5000,
-        "awaited": [(1000, 1600), (9000, 9400)],
-    }  # fmt: skip
-    made = [("fist", "accepted", ""), ("fist", "rejected", "too_short"), ("open", "accepted", "")]
-    return head | {
-        "streams": [stream],
-        "cues": [{"gesture": g} for g, _, _ in made],
-        "repetitions": [
-            {"gesture": g, "status": s, "reason": r, "start_ns": i * 4_000_000_000, "end_ns": i * 4_000_000_000 + 10**9}
-            for i, (g, s, r) in enumerate(made)
-        ],
-    }
-
-
-def judged(bad: int = 5) -> list[dict]:
-    return [
-        {"stream": "emg", "channel": f"ch{i}", "windows": 50, "warn": 0, "bad": bad if i else 0,
-         "grade": "bad" if i and bad else "good", "reasons": "flat" if i else ""}
-        for i in range(2)
-    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -368,7 +368,7 @@ def _sessions(app: EmbridgeApp) -> Room:
 def _fleet(app: EmbridgeApp) -> Room:
     from embridge_tui.screens.fleet import FleetScreen
 
-    return FleetScreen(app.client)
+    return FleetScreen(app.client, app._clock)
 
 
 def _enrol(app: EmbridgeApp) -> Room:

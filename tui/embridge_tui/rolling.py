@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ STATES: Final = {
     RolloutState.ABORTED: "✕ aborted",
 }
 OVER: Final = frozenset({RolloutState.DONE, RolloutState.ABORTED})
+_BLOCKS: Final = re.compile("[█░]+")
+_BLANKS: Final = re.compile(" {3,}")
 _BAD: Final = frozenset({UpdatePhase.FAILED, UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK})
 _QUIET: Final = frozenset({UpdatePhase.IDLE, UpdatePhase.COMMITTED})
 
@@ -34,14 +37,17 @@ def rollout_row(rollout: Rollout) -> Row:
     return rollout.id, (rollout.id, text.plain(rollout.release), STATES[rollout.state], shares)
 
 
-def waves(rollout: Rollout, now_ns: int) -> str:
+def waves(rollout: Rollout, now_ns: int, *, narrow: bool = False) -> str:
     """The waves of a rollout in lines, with bars and what each waits for.
 
     Args:
         rollout: With its tally.
         now_ns: Unix time, ns.
+        narrow: There are less than 100 columns.
     """
     policy, *lines = list(table.lines(msgspec.structs.replace(rollout, edges=()), now_ns))[1:]
+    if narrow:
+        lines = [_BLANKS.sub("  ", _BLOCKS.sub(lambda bar: bar[0][::2], line.strip())) for line in lines]
     return "\n".join(text.plain(line) for line in [*lines, policy])
 
 

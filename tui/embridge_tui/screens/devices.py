@@ -59,9 +59,9 @@ class DevicesScreen(Room):
     #band-scope { height: 2fr; }
     #devices-advice { height: auto; padding: 0 1; background: $panel; }
     #devices-advice.-bad { color: $text-error; background: $error-muted; text-style: bold; }
-    .-broad #devices { layout: horizontal; }
-    .-broad #found { width: 64; height: 1fr; }
-    .-broad #band-scope { width: 1fr; height: 1fr; }
+    DevicesScreen.-broad #devices { layout: horizontal; }
+    DevicesScreen.-broad #found { width: 64; height: 1fr; }
+    DevicesScreen.-broad #band-scope { width: 1fr; height: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "scan", "Scan", id="device.scan", tooltip="Look for bands in the air, five seconds."),

@@ -41,6 +41,7 @@ EDGES = (
     Column("note", 20, grows=True),
 )
 _SHOWN: Final = 500
+_WIDE: Final = 100
 _NO_EDGE: Final = "No edge has connected yet. Start one: embridge edge run"
 _NO_ROLLOUT: Final = "No rollout yet: n begins one. Training publishes what its gates accept; Models shows it."
 
@@ -63,9 +64,9 @@ class FleetScreen(Room):
     #edges { height: 1fr; min-height: 4; }
     #fleet-advice { height: auto; max-height: 4; padding: 0 1; background: $panel; }
     #fleet-advice.-bad { color: $text-error; background: $error-muted; text-style: bold; }
-    .-broad #ways { layout: horizontal; height: 12; max-height: 12; }
-    .-broad #rollouts { width: 1fr; height: 1fr; }
-    .-broad #waves { width: 88; height: 1fr; max-height: 12; }
+    FleetScreen.-broad #ways { layout: horizontal; height: 9; max-height: 9; }
+    FleetScreen.-broad #rollouts { width: 1fr; height: 1fr; }
+    FleetScreen.-broad #waves { width: 92; height: 1fr; max-height: 12; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", id="fleet.open", tooltip="All of the chosen rollout, or of the chosen edge."),
@@ -160,8 +161,11 @@ class FleetScreen(Room):
 
     def _show_waves(self) -> None:
         rollout = self.chosen
-        words = _NO_ROLLOUT if rollout is None else rolling.waves(rollout, self._clock.wall_ns())
+        words = _NO_ROLLOUT if rollout is None else self._waves(rollout)
         self.query_one("#waves", Static).update(words)
+
+    def _waves(self, rollout: Rollout) -> str:
+        return rolling.waves(rollout, self._clock.wall_ns(), narrow=self.query_one("#waves").size.width < _WIDE)
 
     # what an operator does
 

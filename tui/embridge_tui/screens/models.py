@@ -75,9 +75,9 @@ class ModelsScreen(Room):
     #jobs { max-height: 9; }
     #models-advice { height: auto; max-height: 4; padding: 0 1; background: $panel; }
     #models-advice.-bad { color: $text-error; background: $error-muted; text-style: bold; }
-    .-broad #models { layout: grid; grid-size: 2 2; grid-columns: 1fr 70; grid-rows: 2fr 1fr; }
-    .-broad #model { row-span: 2; height: 1fr; }
-    .-broad #jobs { max-height: 100%; }
+    ModelsScreen.-broad #models { layout: grid; grid-size: 2 2; grid-columns: 1fr 70; grid-rows: 2fr 1fr; }
+    ModelsScreen.-broad #model { row-span: 2; height: 1fr; }
+    ModelsScreen.-broad #jobs { max-height: 100%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "lineage", "Lineage", id="model.lineage", tooltip="Data, people and parents of a release."),
