@@ -45,6 +45,8 @@ async def state(pilot, app: EmbridgeApp, name: str, wanted: str) -> None:
     await settle(pilot, lambda: [name, wanted] in [row[::2][:2] for row in cells(app, "#rollouts")], WAIT_S)
 
 
+@pytest.mark.faults
+@pytest.mark.timeout(240)
 async def test_a_rollout_is_approved_and_another_rolled_back_by_keys_alone(loop, own_mosquitto):
     loop.settings |= {"EMBRIDGE_ROLLOUT__APPROVE": '["all"]'}
     fleet = Fleet(loop, own_mosquitto, 2)
