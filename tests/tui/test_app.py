@@ -72,6 +72,8 @@ async def test_rooms_without_an_edge_say_what_is_missing_and_fit(app, size):
             shown = " ".join(str(w.render()) for w in app.screen.query(Static).results())
             assert "embridge[edge]" in " ".join(shown.split()), name
             assert {w.region.bottom for w in app.screen.query(Footer).results()} == {size[1]}
+            if name in ("enrol", "live"):
+                assert app.screen.query_one("#participant").region.height == 3, "no room styles another"
 
 
 async def test_what_is_alive_is_told_and_what_is_old_is_marked(app, cloud):

@@ -44,24 +44,24 @@ class LiveScreen(Room):
 
     ROOM = "live"
     CSS: ClassVar[str] = """
-    #who { height: 3; }
-    #participant { width: 1fr; border: round $primary-muted; border-title-color: $text-primary; height: 3; }
-    #participant:focus { border: round $primary; }
-    #stage { height: 1fr; }
-    #scope { width: 3fr; }
-    #decoded { width: 2fr; padding: 0 0 0 1; }
-    #said { height: 5; margin: 0 0 1 0; }
-    #said.-gesture { color: $text-success; }
-    #said.-bad { color: $text-error; }
-    #ticker { height: 7; padding: 0 1; border-top: solid $primary-muted; border-title-color: $text-primary; }
+    LiveScreen #who { height: 3; }
+    LiveScreen #participant { width: 1fr; border: round $primary-muted; border-title-color: $text-primary; height: 3; }
+    LiveScreen #participant:focus { border: round $primary; }
+    LiveScreen #stage { height: 1fr; }
+    LiveScreen #scope { width: 3fr; }
+    LiveScreen #decoded { width: 2fr; padding: 0 0 0 1; }
+    LiveScreen #said { height: 5; margin: 0 0 1 0; }
+    LiveScreen #said.-gesture { color: $text-success; }
+    LiveScreen #said.-bad { color: $text-error; }
+    LiveScreen #ticker { height: 7; padding: 0 1; border-top: solid $primary-muted; border-title-color: $text-primary; }
     LiveScreen.-broad #ticker { height: 9; }
-    #shape { display: none; border: none; }
+    LiveScreen #shape { display: none; border: none; }
     LiveScreen.-broad #shape { display: block; height: 12; }
-    #latency, #worth { height: 1; padding: 0 1; text-overflow: ellipsis; }
-    #worth.-warn { color: $text-warning; }
-    #worth.-bad { color: $text-error; }
-    #advice { height: auto; padding: 0 1; text-style: bold; background: $panel; }
-    #advice.-bad { color: $text-error; background: $error-muted; }
+    LiveScreen #latency, LiveScreen #worth { height: 1; padding: 0 1; text-overflow: ellipsis; }
+    LiveScreen #worth.-warn { color: $text-warning; }
+    LiveScreen #worth.-bad { color: $text-error; }
+    LiveScreen #advice { height: auto; padding: 0 1; text-style: bold; background: $panel; }
+    LiveScreen #advice.-bad { color: $text-error; background: $error-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "freeze", "Freeze", id="live.freeze", tooltip="Hold what is shown; decoding goes on."),
