@@ -42,12 +42,14 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_log_level() -> Iterator[None]:
-    """Commands run in this process set the root logger's level; the next test has its own."""
+def own_log() -> Iterator[None]:
+    """Commands run in this process set the root logger's level and handlers; the next test has its own."""
     root = logging.getLogger()
-    level = root.level
+    level, handlers = root.level, list(root.handlers)
     yield
     root.setLevel(level)
+    for handler in [h for h in root.handlers if h not in handlers]:
+        root.removeHandler(handler)
 
 
 def take_free_port() -> int:
