@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
@@ -225,17 +226,20 @@ class EmbridgeApp(App[None]):
     def display_view(self) -> None:
         """Show what is known of the cloud in the room that is open."""
         now_ns = self._clock.monotonic_ns()
-        for screen in self.screen_stack:
-            if isinstance(screen, Room) and screen.furnished:
-                screen.show_frame(self.view, now_ns, self.vitals())
-                screen.show(self.view, now_ns)
+        for room in self._open_rooms():
+            with contextlib.suppress(NoMatches):  # It is taken down, and has lost some of what it holds.
+                room.show_frame(self.view, now_ns, self.vitals())
+                room.show(self.view, now_ns)
 
     def display_frame(self) -> None:
         """Show what is alive."""
         now_ns = self._clock.monotonic_ns()
-        for screen in self.screen_stack:
-            if isinstance(screen, Room) and screen.furnished:
-                screen.show_frame(self.view, now_ns, self.vitals())
+        for room in self._open_rooms():
+            with contextlib.suppress(NoMatches):
+                room.show_frame(self.view, now_ns, self.vitals())
+
+    def _open_rooms(self) -> list[Room]:
+        return [screen for screen in self.screen_stack if isinstance(screen, Room) and screen.furnished]
 
     # keys that work everywhere
 
